@@ -1,0 +1,74 @@
+// BUG_ON: what must never be, checked in release builds too.
+//
+//   BUG_ON(cond)                              the text of the condition is the message
+//   BUG_ON(cond, "why")
+//   BUG_ON(cond, "P1", "why")                 "P1" names the invariant of a header, for people and
+//   for death tests PAGE_BUG_ON(page, cond, ...)              the same, and the report shows
+//   to_string(page)
+//
+// A failed check prints a title in the kernel's manner,
+//   BUG at cache/page_lock.cc:123 end_page_writeback(): P2: PageWriteback not set
+// and the object, then calls the bug handler, which by default aborts. A handler that returns lets
+// the caller go on with the broken state: only a laboratory wants that.
+//
+// Context: any, completions and sections under a spin lock too.
+// Source: Linux include/asm-generic/bug.h, include/linux/mmdebug.h VM_BUG_ON_FOLIO. Differs:
+// __FILE__ and __LINE__ instead of std::source_location, which clang 14 cannot compile.
+#pragma once
+
+#include <string>
+
+#include "cache/base/runtime.h"
+
+namespace wbfat::cache::inline WBFAT_RT {
+
+struct BugReport {
+    const char* file;  // from the root of the tree: "cache/page_lock.cc"
+    int line;
+    const char* function;
+    const char* condition;  // source text
+    const char* invariant;  // "P1", or "" when the check names none
+    const char* message;    // "" when the check gives none
+    std::string object;     // what it happened to, or ""
+
+    // "BUG at cache/page_lock.cc:123 end_page_writeback(): P2: PageWriteback not set"
+    [[nodiscard]] std::string title() const;
+};
+
+// Called after the report was printed to stderr. Several threads may be in it at once.
+using BugHandler = void (*)(const BugReport& report);
+// Returns the handler that was set before. nullptr restores the default: abort().
+BugHandler set_bug_handler(BugHandler handler);
+
+// Where a check stands. The macros below make it.
+struct CheckSite {
+    const char* file;
+    int line;
+    const char* function;
+    const char* condition;
+};
+
+[[gnu::cold]] void bug(const CheckSite& site, std::string object = {});
+[[gnu::cold]] void bug(const CheckSite& site, std::string object, const char* message);
+[[gnu::cold]] void bug(const CheckSite& site, std::string object, const char* invariant,
+                       const char* message);
+
+}  // namespace wbfat::cache::inline WBFAT_RT
+
+#define WBFAT_CHECK_SITE(text) \
+    (::wbfat::cache::CheckSite{__FILE__, __LINE__, static_cast<const char*>(__func__), text})
+
+#define BUG_ON(cond, ...)                                                                \
+    do {                                                                                 \
+        if (cond) [[unlikely]] {                                                         \
+            ::wbfat::cache::bug(WBFAT_CHECK_SITE(#cond), {} __VA_OPT__(, ) __VA_ARGS__); \
+        }                                                                                \
+    } while (false)
+
+#define PAGE_BUG_ON(page, cond, ...)                                         \
+    do {                                                                     \
+        if (cond) [[unlikely]] {                                             \
+            ::wbfat::cache::bug(WBFAT_CHECK_SITE(#cond),                     \
+                                to_string(page) __VA_OPT__(, ) __VA_ARGS__); \
+        }                                                                    \
+    } while (false)

@@ -1,0 +1,360 @@
+// Real threads: the back-end of sync.h for everything but the explorer.
+//
+// Memory orders are spelled at every call whose order matters; the defaults (load acquire, store
+// release, read-modify- write acq_rel) are what a lock or a published pointer needs, never seq_cst.
+// Whoever needs a total order says so.
+//
+// Thread-safety analysis sees Mutex, SpinLock and RwSem as capabilities and the guards as scoped
+// ones. Builds without NDEBUG check at run time that ranked locks are taken in ascending rank (see
+// LockRank).
+#pragma once
+
+#include <pthread.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <thread>
+
+#include "cache/base/runtime.h"
+#include "cache/base/thread_annotations.h"
+
+namespace wbfat::sync::inline WBFAT_RT {
+
+using Nanoseconds = std::chrono::nanoseconds;
+
+// Since an arbitrary start; does not jump.
+Nanoseconds monotonic_now();
+void sleep_for(Nanoseconds duration);
+void yield_now();
+
+template <typename T>
+class Atomic {
+public:
+    constexpr Atomic() noexcept = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
+    constexpr Atomic(T value) noexcept : value_(value) {}
+    ~Atomic() = default;
+    Atomic(const Atomic&) = delete;
+    Atomic& operator=(const Atomic&) = delete;
+
+    [[nodiscard]] T load(std::memory_order order = std::memory_order_acquire) const noexcept {
+        return value_.load(order);
+    }
+    void store(T value, std::memory_order order = std::memory_order_release) noexcept {
+        value_.store(value, order);
+    }
+    T exchange(T value, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.exchange(value, order);
+    }
+    // Strong. On failure `expected` becomes what was found, read with acquire.
+    bool compare_exchange(T& expected, T desired,
+                          std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.compare_exchange_strong(expected, desired, order, std::memory_order_acquire);
+    }
+    T fetch_add(T delta, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_add(delta, order);
+    }
+    T fetch_sub(T delta, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_sub(delta, order);
+    }
+    T fetch_or(T bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_or(bits, order);
+    }
+    T fetch_and(T bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_and(bits, order);
+    }
+    T fetch_xor(T bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_xor(bits, order);
+    }
+
+private:
+    std::atomic<T> value_{};
+};
+
+// Where a lock stands in the order of cache/LOCKING.md: taken only while every ranked lock held by
+// the thread has a rank that is not higher. Equal ranks nest (two inodes of a rename); their order
+// is the caller's duty.
+enum class LockRank : std::uint8_t {
+    kUnranked = 0,      // not checked
+    kInode = 10,        // i_rwsem
+    kTruncate = 20,     // truncate_lock
+    kTransaction = 30,  // the ordered commit
+    kFat = 40,          // fat_lock
+    kFlusherList = 50,  // Flusher list_lock
+    kFrames = 60,       // page_frames
+    kLeaf = 90,         // nothing is taken below it
+};
+
+// Short sections; nothing sleeps inside. Spins briefly, then yields: the holder may have lost its
+// CPU.
+class CAPABILITY("spinlock") SpinLock {
+public:
+    constexpr SpinLock() noexcept = default;
+    ~SpinLock() = default;
+    SpinLock(const SpinLock&) = delete;
+    SpinLock& operator=(const SpinLock&) = delete;
+
+    void lock() noexcept ACQUIRE() {
+        if (locked_.exchange(true, std::memory_order_acquire)) [[unlikely]] {
+            lock_slow();
+        }
+    }
+    bool try_lock() noexcept TRY_ACQUIRE(true) {
+        return !locked_.load(std::memory_order_relaxed) &&
+               !locked_.exchange(true, std::memory_order_acquire);
+    }
+    // The store is the last access: whoever takes the lock next may destroy it.
+    void unlock() noexcept RELEASE() {
+        locked_.store(false, std::memory_order_release);
+    }
+
+private:
+    void lock_slow() noexcept NO_THREAD_SAFETY_ANALYSIS;  // the slow half of lock()
+
+    std::atomic<bool> locked_{false};
+};
+
+class SCOPED_CAPABILITY SpinLockGuard {
+public:
+    explicit SpinLockGuard(SpinLock& lock) ACQUIRE(lock) : lock_(lock) {
+        lock_.lock();
+    }
+    ~SpinLockGuard() RELEASE() {
+        lock_.unlock();
+    }
+    SpinLockGuard(const SpinLockGuard&) = delete;
+    SpinLockGuard& operator=(const SpinLockGuard&) = delete;
+
+private:
+    SpinLock& lock_;
+};
+
+class CAPABILITY("mutex") Mutex {
+public:
+    explicit Mutex(LockRank rank = LockRank::kUnranked) noexcept;
+    ~Mutex();
+    Mutex(const Mutex&) = delete;
+    Mutex& operator=(const Mutex&) = delete;
+
+    void lock() ACQUIRE();
+    bool try_lock() TRY_ACQUIRE(true);
+    void unlock() RELEASE();
+    // Tells the analysis, and nobody else, that the caller holds the mutex.
+    void assert_held() const ASSERT_CAPABILITY(this) {}
+
+private:
+    friend class CondVar;
+    pthread_mutex_t handle_;
+    const LockRank rank_;
+};
+
+class SCOPED_CAPABILITY MutexLock {
+public:
+    explicit MutexLock(Mutex& mutex) ACQUIRE(mutex) : mutex_(mutex) {
+        mutex_.lock();
+    }
+    ~MutexLock() RELEASE() {
+        if (held_) {
+            mutex_.unlock();
+        }
+    }
+    MutexLock(const MutexLock&) = delete;
+    MutexLock& operator=(const MutexLock&) = delete;
+
+    void unlock() RELEASE() {
+        held_ = false;
+        mutex_.unlock();
+    }
+    void lock() ACQUIRE() {
+        mutex_.lock();
+        held_ = true;
+    }
+
+private:
+    friend class CondVar;
+    Mutex& mutex_;
+    bool held_ = true;
+};
+
+// Both waits may return for no reason: callers loop over their condition.
+class CondVar {
+public:
+    CondVar();
+    ~CondVar();
+    CondVar(const CondVar&) = delete;
+    CondVar& operator=(const CondVar&) = delete;
+
+    void wait(MutexLock& lock);
+    // Returns false when the time was up.
+    bool wait_for(MutexLock& lock, Nanoseconds timeout);
+    void notify_one();
+    void notify_all();
+
+private:
+    pthread_cond_t handle_;
+};
+
+// Shared / exclusive; a waiting writer keeps new readers out. Not recursive, not even for readers.
+class CAPABILITY("rwsem") RwSem {
+public:
+    explicit RwSem(LockRank rank = LockRank::kUnranked);
+    ~RwSem();
+    RwSem(const RwSem&) = delete;
+    RwSem& operator=(const RwSem&) = delete;
+
+    void lock() ACQUIRE();
+    bool try_lock() TRY_ACQUIRE(true);
+    void unlock() RELEASE();
+    void lock_shared() ACQUIRE_SHARED();
+    void unlock_shared() RELEASE_SHARED();
+    void assert_held() const ASSERT_CAPABILITY(this) {}
+
+private:
+    pthread_rwlock_t handle_;
+    const LockRank rank_;
+};
+
+class SCOPED_CAPABILITY ReadGuard {
+public:
+    explicit ReadGuard(RwSem& sem) ACQUIRE_SHARED(sem) : sem_(sem) {
+        sem_.lock_shared();
+    }
+    ~ReadGuard() RELEASE_GENERIC() {
+        sem_.unlock_shared();
+    }
+    ReadGuard(const ReadGuard&) = delete;
+    ReadGuard& operator=(const ReadGuard&) = delete;
+
+private:
+    RwSem& sem_;
+};
+
+class SCOPED_CAPABILITY WriteGuard {
+public:
+    explicit WriteGuard(RwSem& sem) ACQUIRE(sem) : sem_(sem) {
+        sem_.lock();
+    }
+    ~WriteGuard() RELEASE() {
+        sem_.unlock();
+    }
+    WriteGuard(const WriteGuard&) = delete;
+    WriteGuard& operator=(const WriteGuard&) = delete;
+
+private:
+    RwSem& sem_;
+};
+
+// One binary token. park() takes it, sleeping until there is one; unpark() puts it there. Tokens do
+// not add up, and one may be left over from an earlier use: callers loop over their condition.
+// Everything before unpark() is visible after the park() that took its token.
+class Parker {
+public:
+    Parker() = default;
+    ~Parker() = default;
+    Parker(const Parker&) = delete;
+    Parker& operator=(const Parker&) = delete;
+
+    // Only by the owner.
+    void park();
+    // Returns false when the time was up and no token came.
+    bool park_for(Nanoseconds timeout);
+    // By anybody. The Parker must outlive the call, not only the owner's return from park().
+    void unpark();
+
+private:
+    bool take_token_or_announce();
+    bool sleep_on_word(const Nanoseconds* timeout);
+
+    std::atomic<std::uint32_t> word_{0};
+};
+
+// What a thread does here. Reports show it, points select by it.
+enum class Role : std::uint8_t { kRequest, kFlusher, kCompletion, kSyncWriter, kOther };
+std::string_view role_name(Role role);
+
+// The running thread, as others see it. Lives as long as the thread.
+class Task {
+public:
+    Task() = default;
+    ~Task() = default;
+    Task(const Task&) = delete;
+    Task& operator=(const Task&) = delete;
+
+    [[nodiscard]] const std::string& name() const {
+        return name_;
+    }
+    [[nodiscard]] Role role() const {
+        return role_;
+    }
+
+    void park() {
+        parker_.park();
+    }
+    bool park_for(Nanoseconds timeout) {
+        return parker_.park_for(timeout);
+    }
+    void unpark() {
+        parker_.unpark();
+    }
+
+    // Asks the task to give up the killable wait it is in, or the next one. Stays until cleared.
+    // Any thread.
+    void interrupt() {
+        interrupted_.store(true, std::memory_order_release);
+        parker_.unpark();
+    }
+    [[nodiscard]] bool interrupted() const {
+        return interrupted_.load(std::memory_order_acquire);
+    }
+    void clear_interrupt() {
+        interrupted_.store(false, std::memory_order_release);
+    }
+
+private:
+    friend void adopt_current_task(std::string name, Role role);
+    std::string name_ = "main";
+    Role role_ = Role::kOther;
+    Parker parker_;
+    std::atomic<bool> interrupted_{false};
+};
+
+Task& current_task();
+// Names a thread that was not started by Thread: FUSE workers, device completion threads.
+void adopt_current_task(std::string name, Role role);
+
+// Joined in the destructor, and before another thread is moved in.
+class Thread {
+public:
+    Thread() = default;
+    Thread(std::string name, Role role, std::function<void()> body);
+    ~Thread() {
+        join();
+    }
+    Thread(Thread&&) noexcept = default;
+    Thread& operator=(Thread&& other) noexcept;
+    Thread(const Thread&) = delete;
+    Thread& operator=(const Thread&) = delete;
+
+    // A second call, or a call on no thread, does nothing.
+    void join();
+
+private:
+    std::thread handle_;
+};
+
+// The points of points.h.
+extern std::atomic<bool> points_armed;
+[[gnu::cold]] void hit_point(const char* name);
+
+}  // namespace wbfat::sync::inline WBFAT_RT
+
+#define WBFAT_POINT(name)                                                               \
+    do {                                                                                \
+        if (::wbfat::sync::points_armed.load(std::memory_order_relaxed)) [[unlikely]] { \
+            ::wbfat::sync::hit_point(name);                                             \
+        }                                                                               \
+    } while (false)

@@ -1,0 +1,26 @@
+// The only door to concurrency: atomics, locks, threads, parking, clocks and named points.
+//
+// Everything in `cache` and `fs` uses sync:: and nothing of <atomic>, <mutex>, <thread>,
+// <condition_variable> or thread_local. That is what lets the very same sources run on real threads
+// (native.h) and, in the explorer, on fibers under a deterministic scheduler (model.h): every
+// visible operation passes through here.
+//
+// This page only picks the back-end. Both offer, in namespace wbfat::sync:
+//   Atomic<T>                   load, store, exchange, compare_exchange,
+//   fetch_{add,sub,or,and,xor}; orders explicit SpinLock, SpinLockGuard     short sections; nothing
+//   sleeps inside Mutex, MutexLock, CondVar   wait(lock), wait_for(lock, Nanoseconds); no
+//   spurious-wake promises RwSem, ReadGuard, WriteGuard  shared / exclusive, writer-preferring, not
+//   recursive Parker                      one binary token per waiter: park(), park_for(), unpark()
+//   Thread                      named, joined in its destructor, with a Role
+//   Task, current_task()        the running thread: name, role, parker, pending interruption
+//   monotonic_now()             Nanoseconds since an arbitrary start
+//   WBFAT_POINT("name")         a named point: one relaxed load while disarmed
+#pragma once
+
+#include "cache/base/runtime.h"
+
+#if defined(WBFAT_MODEL)
+#include "cache/sync/model.h"
+#else
+#include "cache/sync/native.h"
+#endif

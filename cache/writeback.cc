@@ -1,0 +1,441 @@
+// The walk over dirty pages, and the writers it feeds.
+#include "cache/writeback.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "cache/base/check.h"
+#include "cache/page_cache.h"
+#include "cache/page_io.h"
+#include "cache/page_lock.h"
+
+namespace wbfat::cache::inline WBFAT_RT {
+
+namespace {
+
+// Source: PAGEVEC_SIZE.
+constexpr std::size_t kPagevecSize = 15;
+
+// Nothing to write after all: clears the marks and lets go.
+void end_without_io(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a run
+    set_page_writeback(page);
+    unlock_page(page);
+    end_page_writeback(page);
+}
+
+// Only parts with dirty blocks, and no holes: a page that lies scattered is written block by block.
+Result<> keep_dirty_parts(PageParts& parts, BlockMask dirty) {
+    unsigned kept = 0;
+    for (const PagePart& part : parts.all()) {
+        if ((blocks_covering(part.offset_bytes, part.length_bytes) & dirty) == 0) {
+            continue;
+        }
+        if (part.is_hole()) {
+            return Errno{EIO};
+        }
+        parts.part[kept++] = part;
+    }
+    parts.count = kept;
+    return {};
+}
+
+// Starts writeback of a locked page and unlocks it. Requires: PG_writeback clear, parts not empty
+// and no hole.
+void start_writeback(BioBuilder& builder, Page& page, const PageParts& parts)
+    NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a run
+    page.blocks_in_flight.store(static_cast<std::int32_t>(parts.count));
+    set_page_writeback(page);
+    // Held by PG_writeback alone from here (P2, P3).
+    unlock_page(page);
+    for (const PagePart& part : parts.all()) {
+        builder.add(page, part);
+    }
+}
+
+// The walk of write_cache_pages. `before_sleep` submits what the writer has gathered.
+class DirtyWalk {
+public:
+    DirtyWalk(AddressSpace& mapping, WritebackControl& wbc, const WritePage& writepage,
+              const std::function<void()>& before_sleep)
+        : mapping_(mapping), wbc_(wbc), writepage_(writepage), before_sleep_(before_sleep) {}
+
+    Result<> run() {
+        const bool range_whole =
+            !wbc_.range_cyclic && wbc_.range_start == 0 && wbc_.range_end >= INT64_MAX;
+        pgoff_t index = page_index(wbc_.range_start);
+        pgoff_t end = page_index(wbc_.range_end);
+        if (wbc_.range_cyclic) {
+            index = mapping_.writeback_index.load(std::memory_order_relaxed);
+            end = ~pgoff_t{0} >> 1;
+        }
+        const bool tag_first = wbc_.sync_mode == WB_SYNC_ALL || wbc_.tagged_writepages;
+        if (tag_first) {
+            mapping_.i_pages.tag_pages_for_writeback(wbc_.range_cyclic ? 0 : index, end);
+        }
+        done_index_ = index;
+        pgoff_t first = index;
+        while (!done_ && index <= end) {
+            std::array<Page*, kPagevecSize> pages{};
+            const std::size_t found = mapping_.i_pages.find_get_range_tag(
+                index, end, tag_first ? PAGECACHE_TAG_TOWRITE : PAGECACHE_TAG_DIRTY, pages);
+            if (found == 0 && wbc_.range_cyclic && index == first && first != 0) {
+                // Nothing from where the last walk stopped to the end. As nothing was visited yet,
+                // starting over cannot break the ascending order. Differs: the kernel comes back
+                // empty-handed and starts over next time.
+                first = index = 0;
+                continue;
+            }
+            if (found == 0) {
+                break;
+            }
+            index = pages[found - 1]->index + 1;
+            for (std::size_t i = 0; i < found; ++i) {
+                if (!done_) {
+                    visit(*pages[i]);
+                }
+                put_page(*pages[i]);
+            }
+        }
+        if (wbc_.range_cyclic && !done_) {
+            done_index_ = 0;
+        }
+        if (wbc_.range_cyclic || (range_whole && wbc_.nr_to_write > 0)) {
+            // Racy by design (W6): two walkers may send the next one to either's place.
+            mapping_.writeback_index.store(done_index_, std::memory_order_relaxed);
+        }
+        return error_ != 0 ? Result<>(Errno{error_}) : Result<>();
+    }
+
+private:
+    // Locks the page, and decides whether it is ours to write. Source: folio_prepare_writeback.
+    bool prepare(Page& page)
+        NO_THREAD_SAFETY_ANALYSIS {  // conditionally returns with the lock held
+        if (!trylock_page(page)) {
+            before_sleep_();
+            lock_page(page);
+        }
+        // Truncated, or somebody wrote it for us.
+        if (page.mapping.load() != &mapping_ || !page_test(page, PG_dirty)) {
+            unlock_page(page);
+            return false;
+        }
+        if (page_test(page, PG_writeback)) {
+            if (wbc_.sync_mode == WB_SYNC_NONE) {
+                unlock_page(page);
+                return false;
+            }
+            before_sleep_();
+            wait_on_page_writeback(page);
+        }
+        PAGE_BUG_ON(page, page_test(page, PG_writeback), "P1",
+                    "PageWriteback after the wait under the page lock");
+        return true;
+    }
+
+    void visit(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // the lock passes from prepare to writepage
+        done_index_ = page.index;
+        if (!prepare(page)) {
+            return;
+        }
+        WBFAT_POINT("write_cache_pages:prepared");
+        const BlockMask dirty = clear_page_dirty_for_io(page);
+        const int error = writepage_(page, dirty).code();
+        if (error != 0) {
+            error_ = error_ != 0 ? error_ : error;
+            if (wbc_.sync_mode == WB_SYNC_NONE) {
+                done_index_ = page.index + 1;
+                done_ = true;
+                return;
+            }
+        }
+        if (--wbc_.nr_to_write <= 0 && wbc_.sync_mode == WB_SYNC_NONE) {
+            done_ = true;
+        }
+    }
+
+    AddressSpace& mapping_;
+    WritebackControl& wbc_;
+    const WritePage& writepage_;
+    const std::function<void()>& before_sleep_;
+    pgoff_t done_index_ = 0;
+    bool done_ = false;
+    int error_ = 0;
+};
+
+// Gathers a run of consecutive dirty pages, locked, and writes it with as few lookups and Bios as
+// it takes. Source: struct mpage_data, mpage_write_folio.
+class MpageWriter {
+public:
+    MpageWriter(AddressSpace& mapping, WritebackControl& wbc)
+        : mapping_(mapping),
+          wbc_(wbc),
+          granule_(io_granule_bytes(mapping)),
+          max_run_(std::clamp<std::size_t>(mapping.cache().options().bio_max_bytes >> kPageShift, 1,
+                                           kMaxRun)),
+          builder_(mapping, BioOp::kWrite) {}
+
+    // The page stays locked until its run is written. Returns the errors met since the last call,
+    // maybe of pages before.
+    Result<> write_page(Page& page, BlockMask dirty) {
+        if (count_ > 0 && page.index != run_[count_ - 1].page->index + 1) {
+            write_run();
+        }
+        get_page(page);
+        run_[count_++] = {&page, dirty};
+        if (count_ == max_run_) {
+            write_run();
+        }
+        return take_error();
+    }
+    // Everything gathered is with the device when it returns.
+    void flush() {
+        write_run();
+        builder_.submit();
+    }
+    Result<> take_error() {
+        const int error = std::exchange(error_, 0);
+        return error != 0 ? Result<>(Errno{error}) : Result<>();
+    }
+
+private:
+    struct Gathered {
+        Page* page;
+        BlockMask dirty;
+    };
+    static constexpr std::size_t kMaxRun = 256;
+
+    void write_run() {
+        if (count_ == 0) {
+            return;
+        }
+        ExtentCursor cursor(mapping_,
+                            std::min(page_offset(run_[count_ - 1].page->index + 1),
+                                     (mapping_.i_size() + granule_ - 1) / granule_ * granule_));
+        for (std::size_t i = 0; i < count_; ++i) {
+            const int error = write_locked(cursor, *run_[i].page, run_[i].dirty).code();
+            error_ = error_ != 0 ? error_ : error;
+            put_page(*run_[i].page);
+        }
+        count_ = 0;
+    }
+
+    Result<> write_locked(ExtentCursor& cursor, Page& page, BlockMask dirty)
+        NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of the run
+        PAGE_BUG_ON(page, !page_test(page, PG_uptodate), "a dirty page is not uptodate");
+        // Under the page lock: i_size may fall, then truncate waits for this page; it cannot rise
+        // within the page.
+        const std::uint64_t base = page_offset(page.index);
+        const std::uint64_t size = mapping_.i_size();
+        if (size <= base) {
+            end_without_io(page);
+            return {};
+        }
+        const auto valid =
+            static_cast<std::uint32_t>(std::min<std::uint64_t>(size - base, kPageSize));
+        if (valid < kPageSize) {
+            std::memset(page.data + valid, 0, kPageSize - valid);
+        }
+        const std::uint32_t length = (valid + granule_ - 1) / granule_ * granule_;
+        Result<PageParts> parts = cursor.map_page(page, 0, length);
+        const int error = parts.has_value() ? keep_dirty_parts(*parts, dirty).code() : parts.code();
+        if (error != 0) {
+            // Stays dirty, and readable, for a later try.
+            mapping_set_error(mapping_, error);
+            redirty_page_for_writepage(page, dirty);
+            ++wbc_.pages_skipped;
+            unlock_page(page);
+            return Errno{error};
+        }
+        if (parts->count == 0) {
+            end_without_io(page);
+            return {};
+        }
+        start_writeback(builder_, page, *parts);
+        return {};
+    }
+
+    AddressSpace& mapping_;
+    WritebackControl& wbc_;
+    const std::uint32_t granule_;
+    const std::size_t max_run_;
+    BioBuilder builder_;
+    std::array<Gathered, kMaxRun> run_{};
+    std::size_t count_ = 0;
+    int error_ = 0;
+};
+
+// One call of sync_dirty_blocks.
+class BlockSync {
+public:
+    explicit BlockSync(AddressSpace& mapping)
+        : mapping_(mapping),
+          blocks_per_granule_(io_granule_bytes(mapping) >> kBlockShift),
+          builder_(mapping, BioOp::kWrite, &sink_) {
+        in_flight_.reserve(kMaxInFlight);
+    }
+
+    void sync(pgoff_t index, BlockMask blocks) {
+        Page* page = mapping_.i_pages.find_get(index);
+        if (page == nullptr) {
+            return;
+        }
+        if (start(*page, whole_granules(blocks))) {
+            in_flight_.push_back(page);
+            if (in_flight_.size() == kMaxInFlight) {
+                wait();
+            }
+        } else {
+            put_page(*page);
+        }
+    }
+
+    Result<> finish() {
+        wait();
+        // The blocks that failed are dirty again when the caller hears of it.
+        mapping_.cache().io().redirty_failed_pages(PageIo::Redirty::kWait);
+        return sink_.error() != 0 ? Result<>(Errno{sink_.error()}) : Result<>();
+    }
+
+private:
+    static constexpr std::size_t kMaxInFlight = 512;
+
+    BlockMask whole_granules(BlockMask blocks) const {
+        unsigned mask = blocks;
+        if (blocks_per_granule_ > 1) {
+            const unsigned granule = (1U << blocks_per_granule_) - 1U;
+            for (unsigned first = 0; first < kBlocksPerPage; first += blocks_per_granule_) {
+                mask |= (mask & (granule << first)) != 0 ? granule << first : 0U;
+            }
+        }
+        return static_cast<BlockMask>(mask);
+    }
+
+    // Returns true if the page is under writeback now, and so to be waited for. It is unlocked
+    // either way.
+    bool start(Page& page, BlockMask blocks) NO_THREAD_SAFETY_ANALYSIS {  // tries the lock first
+        if (!trylock_page(page)) {
+            builder_.submit();
+            lock_page(page);
+        }
+        if (page.mapping.load() != &mapping_) {
+            unlock_page(page);
+            return false;
+        }
+        if ((page.dirty_blocks & blocks) == 0) {
+            // Somebody else may be writing them at this moment.
+            const bool in_flight = page_test(page, PG_writeback);
+            unlock_page(page);
+            return in_flight;
+        }
+        if (page_test(page, PG_writeback)) {
+            builder_.submit();
+            wait_on_page_writeback(page);
+        }
+        PAGE_BUG_ON(page, page_test(page, PG_writeback), "P1",
+                    "PageWriteback after the wait under the page lock");
+        const BlockMask dirty = clear_page_dirty_for_io(page);
+        const Result<PageParts> parts = map_blocks_of(page, static_cast<BlockMask>(dirty & blocks));
+        if (!parts.has_value()) {
+            mapping_set_error(mapping_, parts.code());
+            sink_.record(parts.code());
+            redirty_page_for_writepage(page, dirty);
+            unlock_page(page);
+            return false;
+        }
+        // Before set_page_writeback, so that the DIRTY mark stays.
+        redirty_page_for_writepage(page, static_cast<BlockMask>(dirty & ~blocks));
+        start_writeback(builder_, page, *parts);
+        return true;
+    }
+
+    Result<PageParts> map_blocks_of(Page& page, BlockMask blocks) {
+        PageParts all;
+        unsigned rest = whole_granules(blocks);
+        while (rest != 0) {
+            const auto first = static_cast<unsigned>(std::countr_zero(rest));
+            const auto count = static_cast<unsigned>(std::countr_one(rest >> first));
+            ExtentCursor cursor(mapping_, page_offset(page.index + 1));
+            const PageParts some =
+                TRY(cursor.map_page(page, static_cast<std::uint32_t>(first << kBlockShift),
+                                    static_cast<std::uint32_t>(count << kBlockShift)));
+            for (const PagePart& part : some.all()) {
+                if (part.is_hole()) {
+                    return Errno{EIO};
+                }
+                all.part[all.count++] = part;
+            }
+            rest &= ~(((1U << count) - 1U) << first);
+        }
+        return all;
+    }
+
+    void wait() {
+        builder_.submit();
+        for (Page* page : in_flight_) {
+            wait_on_page_writeback(*page);
+            put_page(*page);
+        }
+        in_flight_.clear();
+    }
+
+    AddressSpace& mapping_;
+    const unsigned blocks_per_granule_;
+    IoErrorSink sink_;
+    BioBuilder builder_;
+    std::vector<Page*> in_flight_;  // referenced
+};
+
+}  // namespace
+
+Result<> write_cache_pages(AddressSpace& mapping, WritebackControl& wbc,
+                           const WritePage& writepage) {
+    return DirtyWalk(mapping, wbc, writepage, [] {}).run();
+}
+
+Result<> mpage_writepages(AddressSpace& mapping, WritebackControl& wbc) {
+    MpageWriter writer(mapping, wbc);
+    const WritePage write = [&writer](Page& page, BlockMask dirty) {
+        return writer.write_page(page, dirty);
+    };
+    const std::function<void()> flush = [&writer] { writer.flush(); };
+    const Result<> walked = DirtyWalk(mapping, wbc, write, flush).run();
+    writer.flush();
+    const Result<> last = writer.take_error();
+    return walked.has_value() ? last : walked;
+}
+
+Result<> do_writepages(AddressSpace& mapping, WritebackControl& wbc) {
+    // Source's loop has no end; a mount that can never get memory must still be able to say so.
+    constexpr int kMaxTries = 50;
+    constexpr std::chrono::milliseconds kPause{20};
+    if (wbc.nr_to_write <= 0) {
+        return {};
+    }
+    for (int tries = 1;; ++tries) {
+        Result<> result = mapping.ops().writepages(mapping, wbc);
+        if (result.code() != ENOMEM || wbc.sync_mode != WB_SYNC_ALL || tries == kMaxTries) {
+            return result;
+        }
+        sync::sleep_for(kPause);
+    }
+}
+
+Result<> sync_dirty_blocks(AddressSpace& mapping, std::span<const std::uint64_t> blocks) {
+    mapping.cache().io().redirty_failed_pages(PageIo::Redirty::kWait);
+    BlockSync sync(mapping);
+    for (std::size_t i = 0; i < blocks.size();) {
+        const pgoff_t index = blocks[i] / kBlocksPerPage;
+        unsigned mask = 0;
+        for (; i < blocks.size() && blocks[i] / kBlocksPerPage == index; ++i) {
+            mask |= 1U << (blocks[i] % kBlocksPerPage);
+        }
+        sync.sync(index, static_cast<BlockMask>(mask));
+    }
+    return sync.finish();
+}
+
+}  // namespace wbfat::cache::inline WBFAT_RT
