@@ -1,0 +1,338 @@
+// Rename and exchange.
+//
+// Order on disk (reliability.md R6): the new name is complete in kEntry, the old one goes in kUnlink; within one sector
+// both change in one write. Everything that will be changed is pinned first, so that after the first change nothing can
+// fail: a rename happens or does not.
+//
+// Locking: rename_mutex whenever two directories, or a directory's place, are involved; then the parents, an ancestor
+// first, else by address; then the children, directories before files. Only the holder of rename_mutex locks
+// directories that are not each other's ancestors, so waits for directories go down the tree and cannot form a ring;
+// files are the leaves of the order, by address among themselves.
+// Source: Linux fs/namei.c vfs_rename, lock_rename; Documentation/filesystems/directory-locking.rst.
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "cache/sync/sync.h"
+#include "fs/dir.h"
+#include "fs/dir_pages.h"
+#include "fs/namei.h"
+#include "fs/namei_support.h"
+
+namespace wbfat::fs::inline WBFAT_RT {
+
+namespace {
+
+struct Request {
+    Inode& old_dir;
+    std::string_view old_name;
+    Inode& new_dir;
+    std::string_view new_name;
+    unsigned flags;
+
+    bool has(RenameFlags flag) const {
+        return (flags & flag) != 0;
+    }
+    bool changes_parent() const {
+        return &old_dir != &new_dir;
+    }
+};
+
+// One of the two names involved. The reference is dropped after all locks: it may be the last one.
+struct Side {
+    std::optional<DirRecord> record;
+    InodeRef inode;
+
+    bool is_directory() const {
+        return record.has_value() && (record->attr & kAttrDirectory) != 0;
+    }
+};
+
+// i_rwsem of both children, exclusively.
+class ChildLocks {
+public:
+    ChildLocks(Side& source, Side& target) {
+        Inode* first = &*source.inode;
+        Inode* second = target.inode && &*target.inode != first ? &*target.inode : nullptr;
+        const bool swap =
+            second != nullptr && (first->is_directory() != second->is_directory()
+                                      ? second->is_directory()
+                                      : !first->is_directory() && std::less<>()(second, first));
+        if (swap) {
+            std::swap(first, second);
+        }
+        first_.emplace(first->i_rwsem);
+        if (second != nullptr) {
+            second_.emplace(second->i_rwsem);
+        }
+    }
+
+private:
+    std::optional<sync::WriteGuard> first_;
+    std::optional<sync::WriteGuard> second_;
+};
+
+// Requires rename_mutex: it keeps the parents where they are.
+bool is_self_or_ancestor(const Inode& inode, const Inode& of) {
+    for (const Inode* at = &of; at != nullptr; at = at->parent ? &*at->parent : nullptr) {
+        if (at == &inode) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Result<Side> find_side(Inode& dir, std::string_view name) {
+    const DirRecord* record = TRY(find_existing(dir, name));
+    Side side;
+    side.record = *record;
+    side.inode = TRY(get_child(dir, *record));
+    return side;
+}
+
+// Is it allowed at all? Before the children are locked. The order of the checks is that of vfs_rename.
+Result<> check_rename(const Request& request, const Side& source, const Side& target) {
+    if (request.changes_parent()) {
+        if (source.is_directory() && is_self_or_ancestor(*source.inode, request.new_dir)) {
+            return Errno{EINVAL};
+        }
+        if (target.is_directory() && is_self_or_ancestor(*target.inode, request.old_dir)) {
+            return Errno{request.has(kRenameExchange) ? EINVAL : ENOTEMPTY};
+        }
+    }
+    if (!target.record.has_value() || request.has(kRenameExchange)) {
+        return {};
+    }
+    if (source.is_directory() && !target.is_directory()) {
+        return Errno{ENOTDIR};
+    }
+    if (!source.is_directory() && target.is_directory()) {
+        return Errno{EISDIR};
+    }
+    return {};
+}
+
+Result<> pin_entry(PinnedBytes& pins, std::uint64_t i_pos) {
+    return pins.pin(i_pos, static_cast<std::uint32_t>(kDirEntryBytes));
+}
+
+// Pins ".." of a directory that gets another parent.
+Result<> pin_dotdot(PinnedBytes& pins, const Side& side) {
+    if (!side.is_directory()) {
+        return {};
+    }
+    return pin_entry(pins, TRY(side.inode->directory().dotdot_i_pos()));
+}
+
+// Requires pin_dotdot.
+Result<> set_parent(const Side& side, Inode& parent) {
+    if (!side.is_directory()) {
+        return {};
+    }
+    Volume& volume = parent.volume();
+    const cluster_t start = parent.is_root() ? 0 : parent.i_start;
+    const std::uint64_t dotdot = TRY(side.inode->directory().dotdot_i_pos());
+    TRY_VOID(write_short_entry(volume, dotdot, [&](ShortEntry& entry) {
+        entry.set_first_cluster(volume.geometry().type, start);
+    }));
+    side.inode->parent = InodeRef(parent);
+    return {};
+}
+
+// The inode is now found at another entry, whose case bits go with the name there. The commit refreshes that entry if
+// the inode has changes of its own pending.
+void settle(Inode& inode, std::uint64_t i_pos, std::uint8_t nt_case_of_name) {
+    inode.attributes.nt_case = static_cast<std::uint8_t>(
+        (inode.attributes.nt_case & ~kNtCaseMask) | (nt_case_of_name & kNtCaseMask));
+    inode.volume().inodes().rehash(inode, i_pos);
+    inode.mark_dirty();
+}
+
+void touch_both(const Request& request) {
+    touch_directory(request.old_dir);
+    if (request.changes_parent()) {
+        touch_directory(request.new_dir);
+    }
+}
+
+// Another name in the same directory; nothing is in the way.
+Result<> rename_here(const Request& request, const Side& source) {
+    Inode& dir = request.old_dir;
+    const ParsedName name = TRY(prepare_new_name(dir, request.new_name));
+    return run_in_transaction(dir.volume(), [&](bool& pending_would_do) -> Result<> {
+        const DirRecord moved =
+            TRY(dir.directory().rename(*source.record, name, pending_would_do));
+        settle(*source.inode, moved.i_pos, moved.nt_case);
+        touch_both(request);
+        return {};
+    });
+}
+
+// Another directory; nothing is in the way.
+Result<> move_away(const Request& request, const Side& source) {
+    Volume& volume = request.old_dir.volume();
+    const ParsedName name = TRY(prepare_new_name(request.new_dir, request.new_name));
+    return run_in_transaction(volume, [&](bool& pending_would_do) -> Result<> {
+        PinnedBytes pins(volume);
+        TRY_VOID(pin_entry(pins, source.record->i_pos));
+        TRY_VOID(pin_dotdot(pins, source));
+        const ShortEntry entry = TRY(read_short_entry(volume, source.record->i_pos));
+        const DirRecord added =
+            TRY(request.new_dir.directory().add(name, entry, pending_would_do));
+        TRY_VOID(set_parent(source, request.new_dir));
+        TRY_VOID(request.old_dir.directory().erase(*source.record, Phase::kUnlink));
+        settle(*source.inode, added.i_pos, added.nt_case);
+        touch_both(request);
+        return {};
+    });
+}
+
+// The target's entry becomes the source's; the target's name stays as it is spelled.
+Result<> replace_target(const Request& request, const Side& source, const Side& target) {
+    Volume& volume = request.old_dir.volume();
+    return run_in_transaction(volume, [&](bool&) -> Result<> {
+        PinnedBytes pins(volume);
+        TRY_VOID(pin_entry(pins, source.record->i_pos));
+        TRY_VOID(pin_entry(pins, target.record->i_pos));
+        if (request.changes_parent()) {
+            TRY_VOID(pin_dotdot(pins, source));
+        }
+        const ShortEntry entry = TRY(read_short_entry(volume, source.record->i_pos));
+        TRY_VOID(request.new_dir.directory().replace(*target.record, entry));
+        if (request.changes_parent()) {
+            TRY_VOID(set_parent(source, request.new_dir));
+        }
+        Directory& old_directory = request.old_dir.directory();
+        const bool one_write = !request.changes_parent() &&
+                               old_directory.same_sector(*source.record, *target.record);
+        TRY_VOID(old_directory.erase(*source.record, one_write ? Phase::kEntry : Phase::kUnlink));
+        mark_unlinked(*target.inode);
+        settle(*source.inode, target.record->i_pos, target.record->nt_case);
+        touch_both(request);
+        return {};
+    });
+}
+
+Result<> exchange(const Request& request, const Side& source, const Side& target) {
+    Volume& volume = request.old_dir.volume();
+    return run_in_transaction(volume, [&](bool&) -> Result<> {
+        PinnedBytes pins(volume);
+        TRY_VOID(pin_entry(pins, source.record->i_pos));
+        TRY_VOID(pin_entry(pins, target.record->i_pos));
+        if (request.changes_parent()) {
+            TRY_VOID(pin_dotdot(pins, source));
+            TRY_VOID(pin_dotdot(pins, target));
+        }
+        const ShortEntry source_entry = TRY(read_short_entry(volume, source.record->i_pos));
+        const ShortEntry target_entry = TRY(read_short_entry(volume, target.record->i_pos));
+        TRY_VOID(request.new_dir.directory().replace(*target.record, source_entry));
+        TRY_VOID(request.old_dir.directory().replace(*source.record, target_entry));
+        if (request.changes_parent()) {
+            TRY_VOID(set_parent(source, request.new_dir));
+            TRY_VOID(set_parent(target, request.old_dir));
+        }
+        settle(*source.inode, target.record->i_pos, target.record->nt_case);
+        settle(*target.inode, source.record->i_pos, source.record->nt_case);
+        touch_both(request);
+        return {};
+    });
+}
+
+Result<> rename_over(const Request& request, const Side& source, const Side& target) {
+    if (target.is_directory()) {
+        TRY_VOID(target.inode->directory().load());
+        if (!target.inode->directory().is_empty()) {
+            return Errno{ENOTEMPTY};
+        }
+    }
+    TRY_VOID(replace_target(request, source, target));
+    if (target.is_directory()) {
+        target.inode->directory().forget();
+    }
+    return {};
+}
+
+// Requires: both parents exclusively; rename_mutex unless no directory moves.
+Result<> rename_locked(const Request& request, Side& source, Side& target) {
+    source = TRY(find_side(request.old_dir, request.old_name));
+    Result<Side> found = find_side(request.new_dir, request.new_name);
+    if (found.has_value()) {
+        target = *std::move(found);
+    } else if (found.code() != ENOENT || request.has(kRenameExchange)) {
+        return found.error();
+    }
+    TRY_VOID(check_directory(request.new_dir));
+    const bool same_entry = target.record.has_value() && !request.changes_parent() &&
+                            target.record->slot == source.record->slot;
+    const bool same_spelling = same_entry && source.record->name == request.new_name;
+    if (request.has(kRenameNoReplace) && target.record.has_value() &&
+        (!same_entry || same_spelling)) {
+        return Errno{EEXIST};
+    }
+    const bool same_inode = target.inode && &*target.inode == &*source.inode;
+    if (same_spelling || (same_inode && !same_entry) ||
+        (same_entry && request.has(kRenameExchange))) {
+        return {};  // "source == target" in vfs_rename
+    }
+    TRY_VOID(check_rename(request, source, target));
+    const ChildLocks locks(source, target);
+    if (request.has(kRenameExchange)) {
+        return exchange(request, source, target);
+    }
+    if (target.record.has_value() && !same_entry) {
+        return rename_over(request, source, target);
+    }
+    return request.changes_parent() ? move_away(request, source) : rename_here(request, source);
+}
+
+bool is_directory_at(Inode& dir, std::string_view name) {
+    const Result<const DirRecord*> record = find_existing(dir, name);
+    return record.has_value() && ((*record)->attr & kAttrDirectory) != 0;
+}
+
+Result<> rename_in_one_directory(const Request& request, Side& source, Side& target) {
+    Inode& dir = request.old_dir;
+    {
+        const sync::WriteGuard guard(dir.i_rwsem);
+        if (!is_directory_at(dir, request.old_name) && !is_directory_at(dir, request.new_name)) {
+            return rename_locked(request, source, target);
+        }
+    }
+    const sync::MutexLock rename_lock(dir.volume().rename_mutex);
+    const sync::WriteGuard guard(dir.i_rwsem);
+    return rename_locked(request, source, target);
+}
+
+Result<> rename_between_directories(const Request& request, Side& source, Side& target) {
+    Inode* first = &request.old_dir;
+    Inode* second = &request.new_dir;
+    const sync::MutexLock rename_lock(first->volume().rename_mutex);
+    if (is_self_or_ancestor(*second, *first) ||
+        (!is_self_or_ancestor(*first, *second) && std::less<>()(second, first))) {
+        std::swap(first, second);
+    }
+    const sync::WriteGuard first_guard(first->i_rwsem);
+    const sync::WriteGuard second_guard(second->i_rwsem);
+    return rename_locked(request, source, target);
+}
+
+}  // namespace
+
+Result<> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
+                std::string_view new_name, unsigned flags) {
+    constexpr unsigned kKnown = kRenameNoReplace | kRenameExchange;
+    if ((flags & ~kKnown) != 0 || flags == kKnown) {
+        return Errno{EINVAL};
+    }
+    if (!old_dir.is_directory() || !new_dir.is_directory()) {
+        return Errno{ENOTDIR};
+    }
+    const Request request{old_dir, old_name, new_dir, new_name, flags};
+    Side source;
+    Side target;
+    TRY_VOID(request.changes_parent() ? rename_between_directories(request, source, target)
+                                      : rename_in_one_directory(request, source, target));
+    return commit_if_sync(old_dir.volume());
+}
+
+}  // namespace wbfat::fs::inline WBFAT_RT
