@@ -1,0 +1,48 @@
+// Tells the kernel about names that it cached under another spelling.
+//
+// The kernel keeps a dentry per spelling. "foo" and "FOO" are one file here, so removing it as "foo" must drop the
+// dentry "FOO" too. The notification takes the parent's lock in the kernel, which the request that removed the name
+// still holds: so it is sent from a thread of its own, after the reply.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "src/fuse.h"
+
+namespace wbfat::daemon {
+
+class Invalidator {
+public:
+    Invalidator() = default;
+    ~Invalidator();
+    Invalidator(const Invalidator&) = delete;
+    Invalidator& operator=(const Invalidator&) = delete;
+
+    void start(fuse_session& session);
+    // Ends the thread; what is queued is dropped (the session is ending).
+    void stop();
+    // The entry `name` of directory `parent` is gone or something else now.
+    void invalidate_entry(fuse_ino_t parent, std::string name);
+
+private:
+    void run();
+
+    struct Entry {
+        fuse_ino_t parent;
+        std::string name;
+    };
+
+    fuse_session* session_ = nullptr;  // constant after start()
+    std::thread thread_;
+    std::mutex mutex_;
+    std::condition_variable wake_;
+    std::deque<Entry> queue_;  // guarded by mutex_
+    bool stopping_ = false;    // guarded by mutex_
+};
+
+}  // namespace wbfat::daemon

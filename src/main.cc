@@ -1,0 +1,247 @@
+// wbfat DEVICE MOUNTPOINT: from the command line to the exit code.
+#include <csignal>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include "cache/base/check.h"
+#include "cache/device/file_device.h"
+#include "cache/page_cache.h"
+#include "fs/volume.h"
+#include "src/command_line.h"
+#include "src/daemonize.h"
+#include "src/fuse_ops.h"
+#include "src/log.h"
+#include "src/session.h"
+#include "src/stats.h"
+
+namespace wbfat::daemon {
+
+namespace {
+
+// What bug=shutdown stops; set once before the first request.
+fs::Volume* volume_to_stop = nullptr;
+
+void stop_volume(const cache::BugReport& report) {
+    if (volume_to_stop != nullptr) {
+        volume_to_stop->shutdown(report.title());
+    }
+}
+
+void ignore_bug(const cache::BugReport&) {}
+
+void set_bug_action(BugAction action, fs::Volume& volume) {
+    volume_to_stop = &volume;
+    switch (action) {
+        case BugAction::kPanic:
+            cache::set_bug_handler(nullptr);
+            break;
+        case BugAction::kShutdown:
+            cache::set_bug_handler(stop_volume);
+            break;
+        case BugAction::kContinue:
+            cache::set_bug_handler(ignore_bug);
+            break;
+    }
+}
+
+void block_ending_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        sigaddset(&set, signal);
+    }
+    ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
+    std::signal(SIGPIPE, SIG_IGN);
+}
+
+// Requests may sleep in a flush or in the brake on writers, so there are more threads than CPUs.
+unsigned serving_threads(const DaemonOptions& options) {
+    constexpr unsigned kLeast = 4;
+    return options.threads != 0 ? options.threads : std::max(kLeast, 2 * std::thread::hardware_concurrency());
+}
+
+// Opens the device; a device that only takes reads makes the mount read-only, as mount(8) does.
+std::unique_ptr<cache::FileDevice> open_device(CommandLine& line) {
+    cache::FileDeviceOptions options;
+    options.read_only = line.options.fs.read_only;
+    options.direct_io = line.options.direct_io_device;
+    options.offset_bytes = line.options.offset_bytes;
+    auto opened = cache::FileDevice::open(line.device, options);
+    const bool refuses_writes = !opened.has_value() && (opened.error().code == EROFS || opened.error().code == EACCES);
+    if (refuses_writes && !options.read_only) {
+        options.read_only = true;
+        auto again = cache::FileDevice::open(line.device, options);
+        if (again.has_value()) {
+            complain(fmt::format("{} is write-protected, mounting read-only", line.device));
+            line.options.fs.read_only = true;
+            return std::move(*again);
+        }
+    }
+    if (!opened.has_value()) {
+        complain(opened.error().sentence);
+        return nullptr;
+    }
+    return std::move(*opened);
+}
+
+// One mount from open device to unmounted volume. Members are destroyed in reverse: the device goes last.
+class Mount {
+public:
+    Mount(CommandLine& line, std::string device_path)
+        : line_(line), device_path_(std::move(device_path)), log_(line.device) {}
+
+    // Returns an exit code; kExitOk: the volume is ready to be served.
+    int open();
+    // Serves until unmounted. Returns the exit code.
+    int serve(Verdict& verdict);
+
+private:
+    std::unique_ptr<Session> mount_session();
+    // Everything to disk, once. Later calls return what the first found.
+    Result<> close_volume();
+
+    CommandLine& line_;
+    const std::string device_path_;
+    Log log_;
+    std::unique_ptr<cache::FileDevice> device_;
+    std::unique_ptr<cache::PageCache> cache_;
+    std::unique_ptr<fs::Volume> volume_;
+    std::unique_ptr<Server> server_;
+    bool closed_ = false;
+    Result<> close_result_;
+};
+
+int Mount::open() {
+    device_ = open_device(line_);
+    if (!device_) {
+        return kExitMountFailed;
+    }
+    auto cache = cache::PageCache::create(line_.options.cache);
+    if (!cache.has_value()) {
+        complain(fmt::format("no memory for a page cache of {} bytes; give a smaller cache_size=",
+                             line_.options.cache.cache_size_bytes));
+        return kExitSystem;
+    }
+    cache_ = std::move(*cache);
+    std::string why;
+    auto volume = fs::Volume::mount(
+        *device_, *cache_, line_.options.fs,
+        [this](fs::LogLevel level, const std::string& sentence) { log_.write(level, sentence); }, why);
+    if (!volume.has_value()) {
+        complain(fmt::format("{}: {}", line_.device, why));
+        return kExitMountFailed;
+    }
+    volume_ = std::move(*volume);
+    set_bug_action(line_.options.bug, *volume_);
+    Result<fs::InodeRef> root = volume_->root();
+    if (!root.has_value()) {
+        complain(fmt::format("{}: the root directory cannot be read", line_.device));
+        return kExitMountFailed;
+    }
+    server_ = std::unique_ptr<Server>(
+        new Server{*volume_, line_.options, *std::move(root), {}, {}, [this] { static_cast<void>(close_volume().code()); }});
+    return kExitOk;
+}
+
+std::unique_ptr<Session> Mount::mount_session() {
+    Session::Options options;
+    options.device = device_path_;
+    options.mountpoint = line_.mountpoint;
+    options.block_device = device_->is_block_device() && ::geteuid() == 0 && line_.options.offset_bytes == 0;
+    options.block_bytes = device_->geometry().logical_block_bytes;
+    options.read_only = volume_->is_read_only();
+    options.debug = line_.debug;
+    options.threads = serving_threads(line_.options);
+    options.kernel = line_.options.kernel;
+    if (options.block_device) {
+        // mount(2) of type fuseblk claims the device for itself.
+        if (const Result<> released = device_->release_claim(); !released.has_value()) {
+            complain(fmt::format("{} is in use", line_.device));
+            return nullptr;
+        }
+    }
+    const auto sync_fs = [this] { return volume_->sync_fs().code(); };
+    std::string why;
+    auto session = Session::mount(options, make_fuse_ops(), server_.get(), sync_fs, why);
+    if (!session) {
+        complain(why);
+    }
+    return session;
+}
+
+int Mount::serve(Verdict& verdict) {
+    std::unique_ptr<Session> session = mount_session();
+    if (!session) {
+        verdict.report(kExitMountFailed);
+        return kExitMountFailed;
+    }
+    server_->invalidator.start(session->handle());
+    if (!line_.foreground) {
+        log_.to_syslog();
+    }
+    verdict.report(kExitOk);
+    session->serve();
+    server_->invalidator.stop();
+    session.reset();
+    const Result<> closed = close_volume();
+    if (!line_.options.stats_file.empty()) {
+        const Result<> written = write_stats_file(line_.options.stats_file, cache_->stats());
+        if (!written.has_value()) {
+            log_.write(fs::LogLevel::kWarning, fmt::format("cannot write '{}'", line_.options.stats_file));
+        }
+    }
+    return closed.has_value() ? kExitOk : kExitSystem;
+}
+
+Result<> Mount::close_volume() {
+    if (closed_) {
+        return close_result_;
+    }
+    closed_ = true;
+    server_->references.drop_all();
+    server_->root = {};
+    close_result_ = volume_->unmount();
+    if (!close_result_.has_value()) {
+        log_.write(fs::LogLevel::kError, "not everything could be written; run fsck.fat");
+    }
+    return close_result_;
+}
+
+int run(int argc, char** argv) {
+    int exit_code = kExitOk;
+    std::optional<CommandLine> line = parse_command_line(argc, argv, exit_code);
+    if (!line) {
+        return exit_code;
+    }
+    // Both are looked up again after chdir("/").
+    const auto absolute = [](const std::string& path) {
+        const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+        return real ? std::string(real.get()) : path;
+    };
+    line->device = absolute(line->device);
+    line->mountpoint = absolute(line->mountpoint);
+    if (!line->options.stats_file.empty() && line->options.stats_file.front() != '/') {
+        line->options.stats_file = absolute(".") + "/" + line->options.stats_file;
+    }
+    block_ending_signals();
+    Verdict verdict(line->foreground);
+    Mount mount(*line, line->device);
+    if (const int code = mount.open(); code != kExitOk) {
+        verdict.report(code);
+        return code;
+    }
+    return mount.serve(verdict);
+}
+
+}  // namespace
+
+}  // namespace wbfat::daemon
+
+int main(int argc, char** argv) {
+    return wbfat::daemon::run(argc, argv);
+}

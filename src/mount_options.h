@@ -1,0 +1,51 @@
+// Every -o option: its spelling, its meaning, its help line. vfat's, ours, and what goes on to the kernel.
+//
+// One table (mount_options.cc) is the parser, the help text and the list in the error message.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cache/base/result.h"
+#include "cache/page_cache.h"
+#include "fs/mount_options.h"
+
+namespace wbfat::daemon {
+
+// How much of the kernel's page cache stands in front of ours.
+enum class KernelCache : std::uint8_t {
+    kNone,       // every read and write reaches us: the laboratory
+    kAuto,       // the kernel keeps what it read
+    kWriteback,  // and gathers writes
+};
+
+enum class BugAction : std::uint8_t { kPanic, kShutdown, kContinue };
+
+struct DaemonOptions {
+    fs::MountOptions fs;
+    cache::PageCacheOptions cache;
+    KernelCache kernel_cache = KernelCache::kAuto;
+    BugAction bug = BugAction::kShutdown;
+    bool direct_io_device = false;
+    std::uint64_t offset_bytes = 0;
+    unsigned threads = 0;       // serving requests; 0: chosen from the number of CPUs
+    std::string stats_file;     // counters are written here at unmount; empty: nowhere
+    bool remount = false;
+    std::vector<std::string> kernel;  // for mount(2) and fusermount3, as given
+};
+
+// uid, gid and the masks of the caller; a tenth of the memory for the cache, 1 GiB at most.
+DaemonOptions default_options();
+
+// Parses "a,b=c,...", later options winning.
+// Returns "" or one sentence that names the option, what was given and what would be right.
+std::string parse_options(const std::string& text, DaemonOptions& options);
+
+// The table as text, for -h.
+std::string options_help();
+
+// "64M", "1G", "4096": bytes. Errors: EINVAL.
+Result<std::uint64_t> parse_size(const std::string& text);
+
+}  // namespace wbfat::daemon

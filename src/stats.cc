@@ -1,0 +1,42 @@
+// PageCacheStats -> JSON.
+#include "src/stats.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+#include <fmt/core.h>
+
+namespace wbfat::daemon {
+
+std::string stats_to_json(const cache::PageCacheStats& stats) {
+    const std::pair<const char*, std::uint64_t> fields[] = {
+        {"nr_frames", stats.nr_frames},         {"nr_free", stats.nr_free},
+        {"nr_cached", stats.nr_cached},         {"nr_dirty", stats.nr_dirty},
+        {"nr_writeback", stats.nr_writeback},   {"pages_dirtied", stats.pages_dirtied},
+        {"pages_written", stats.pages_written}, {"pages_read", stats.pages_read},
+        {"pages_reclaimed", stats.pages_reclaimed},
+        {"bios_read", stats.bios_read},         {"bios_written", stats.bios_written},
+        {"lock_waits", stats.lock_waits},       {"writeback_waits", stats.writeback_waits},
+        {"throttle_waits", stats.throttle_waits}, {"reclaim_waits", stats.reclaim_waits},
+        {"write_errors", stats.write_errors},   {"read_errors", stats.read_errors},
+    };
+    std::string json = "{";
+    for (const auto& [name, value] : fields) {
+        json += fmt::format("{}\"{}\": {}", json.size() == 1 ? "" : ", ", name, value);
+    }
+    return json + "}\n";
+}
+
+Result<> write_stats_file(const std::string& path, const cache::PageCacheStats& stats) {
+    std::FILE* file = std::fopen(path.c_str(), "we");
+    if (file == nullptr) {
+        return Errno{errno};
+    }
+    const std::string json = stats_to_json(stats);
+    const bool written = std::fwrite(json.data(), 1, json.size(), file) == json.size();
+    const bool closed = std::fclose(file) == 0;
+    return written && closed ? Result<>{} : Result<>{Errno{EIO}};
+}
+
+}  // namespace wbfat::daemon

@@ -1,0 +1,98 @@
+// Goal: every mount option lands where it belongs, and every mistake gets one sentence that says what would be right.
+// Method: tables of option strings, parsed alone.
+#include "src/mount_options.h"
+
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace wbfat::daemon {
+namespace {
+
+DaemonOptions parsed(const std::string& text) {
+    DaemonOptions options = default_options();
+    EXPECT_EQ(parse_options(text, options), "") << text;
+    return options;
+}
+
+TEST(MountOptionsTest, TakesVfatsSpellings) {
+    const DaemonOptions options = parsed("uid=1000,gid=100,fmask=133,dmask=022,codepage=850,shortname=winnt,tz=UTC,errors=panic");
+    EXPECT_EQ(options.fs.uid, 1000U);
+    EXPECT_EQ(options.fs.gid, 100U);
+    EXPECT_EQ(options.fs.fmask, 0133U);
+    EXPECT_EQ(options.fs.dmask, 022U);
+    EXPECT_EQ(options.fs.codepage, "850");
+    EXPECT_EQ(options.fs.shortname, fs::ShortNameMode::kWinNt);
+    EXPECT_TRUE(options.fs.time_offset_set);
+    EXPECT_EQ(options.fs.errors, fs::ErrorPolicy::kPanic);
+}
+
+TEST(MountOptionsTest, LaterOptionsWin) {
+    EXPECT_TRUE(parsed("rw,ro").fs.read_only);
+    EXPECT_FALSE(parsed("ro,rw").fs.read_only);
+    EXPECT_EQ(parsed("umask=077,fmask=022").fs.fmask, 022U);
+    EXPECT_EQ(parsed("umask=077,fmask=022").fs.dmask, 077U);
+}
+
+TEST(MountOptionsTest, AllowUtimeFollowsTheDirectoryMaskUnlessGiven) {
+    EXPECT_EQ(parsed("dmask=002").fs.allow_utime, 020U);
+    EXPECT_EQ(parsed("dmask=002,allow_utime=022").fs.allow_utime, 022U);
+}
+
+TEST(MountOptionsTest, PassesKernelOptionsOnAndSwallowsFstabsWords) {
+    const DaemonOptions options = parsed("noauto,user,_netdev,x-systemd.automount,nosuid,allow_other");
+    EXPECT_EQ(options.kernel, (std::vector<std::string>{"nosuid", "allow_other"}));
+}
+
+TEST(MountOptionsTest, ReadsSizes) {
+    EXPECT_EQ(*parse_size("4096"), 4096U);
+    EXPECT_EQ(*parse_size("512K"), 512U << 10);
+    EXPECT_EQ(*parse_size("64M"), 64U << 20);
+    EXPECT_EQ(*parse_size("2G"), 2ULL << 30);
+    for (const char* bad : {"", "M", "-1", "1T", "12.5M", "99999999999999999999", "99999999999999G"}) {
+        EXPECT_FALSE(parse_size(bad).has_value()) << bad;
+    }
+}
+
+struct BadCase {
+    const char* text;
+    const char* names;  // a part of the sentence
+};
+
+TEST(MountOptionsTest, SaysWhatIsWrongAndWhatWouldBeRight) {
+    const BadCase cases[] = {
+        {"nonsense", "unknown mount option 'nonsense'"},
+        {"ro=1", "takes no value"},
+        {"uid", "needs a value"},
+        {"uid=root", "give a number"},
+        {"fmask=999", "octal"},
+        {"umask=1777", "octal"},
+        {"errors=explode", "continue, remount-ro, panic"},
+        {"shortname=long", "lower, win95, winnt, mixed"},
+        {"cache=all", "none, auto, writeback"},
+        {"cache_size=1K", "at least 1M"},
+        {"time_offset=1441", "-1440"},
+        {"tz=CET", "give UTC"},
+        {"iocharset=koi8-r", "utf8"},
+        {"threads=0", "1 to 256"},
+        {"dirty_ratio=101", "percentage"},
+        {"utf8=maybe", "yes"},
+    };
+    for (const BadCase& bad : cases) {
+        SCOPED_TRACE(bad.text);
+        DaemonOptions options = default_options();
+        const std::string sentence = parse_options(bad.text, options);
+        EXPECT_NE(sentence.find(bad.names), std::string::npos) << sentence;
+    }
+}
+
+TEST(MountOptionsTest, HelpListsEveryOptionOfTheTable) {
+    const std::string help = options_help();
+    for (const char* option : {"uid=", "cache_size=", "shortname=", "sync", "bug=", "offset=", "utf8[="}) {
+        EXPECT_NE(help.find(option), std::string::npos) << option;
+    }
+}
+
+}  // namespace
+}  // namespace wbfat::daemon
