@@ -1,0 +1,55 @@
+// Finding out what is to be formatted, and refusing what must not be.
+//
+// Invariants
+//   T1. A target is opened only when nobody uses it: a block device exclusively (O_EXCL, so neither
+//   mounted nor held
+//       by a mapping), an image with the OFD write lock that wbfat holds on its images.
+//   T2. With create, nothing appears on the disk before create_image(): a format that is refused
+//   leaves no file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "fs/mkfs.h"
+
+namespace wbfat::tools {
+
+// A file descriptor that closes itself.
+class UniqueFd {
+public:
+    explicit UniqueFd(int fd = -1) : fd_(fd) {}
+    UniqueFd(UniqueFd&& other) noexcept : fd_(other.release()) {}
+    UniqueFd& operator=(UniqueFd&& other) noexcept;
+    UniqueFd(const UniqueFd&) = delete;
+    UniqueFd& operator=(const UniqueFd&) = delete;
+    ~UniqueFd();
+
+    int get() const {
+        return fd_;
+    }
+    int release() {
+        const int fd = fd_;
+        fd_ = -1;
+        return fd;
+    }
+
+private:
+    int fd_;
+};
+
+enum class SafetyChecks { kObeyed, kIgnored };  // -I
+
+struct Target {
+    UniqueFd fd;
+    fs::FormatDevice device;
+    bool wants_mbr = false;  // a fixed, whole, real disk: what --mbr=auto asks for
+};
+
+// Opens an existing file or block device. Throws UsageError with one sentence.
+Target open_target(const std::string& path, SafetyChecks checks);
+
+// Makes the image file, sparse, of that size. Throws UsageError: it exists, or cannot be made.
+UniqueFd create_image(const std::string& path, std::uint64_t size_bytes);
+
+}  // namespace wbfat::tools
