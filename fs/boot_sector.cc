@@ -535,6 +535,17 @@ void compare_with_fats(BootSectorCheck& check, cache::BlockDevice& device) {
     }
 }
 
+Result<BootSectorCheck> check_first_sector(const Result<SectorBytes>& sector,
+                                           cache::BlockDevice& device, bool dos1xfloppy,
+                                           std::string& why) {
+    if (!sector.has_value()) {
+        why = "the boot sector cannot be read";
+        return sector.error();
+    }
+    const cache::DeviceGeometry& on = device.geometry();
+    return parse_boot_sector(*sector, on.size_bytes, on.logical_block_bytes, dos1xfloppy, why);
+}
+
 }  // namespace
 
 Result<BootSectorCheck> parse_boot_sector(std::span<const std::byte> sector,
@@ -570,29 +581,23 @@ Result<BootSectorCheck> read_boot_sector(cache::BlockDevice& device, bool dos1xf
         return Errno{EINVAL};
     }
     const Result<SectorBytes> sector = read_512(device, 0);
-    Result<BootSectorCheck> check = Errno{EIO};
-    if (sector.has_value()) {
-        check = parse_boot_sector(*sector, on.size_bytes, on.logical_block_bytes, dos1xfloppy, why);
-    } else {
-        why = "the boot sector cannot be read";
-        check = sector.error();
+    Result<BootSectorCheck> first = check_first_sector(sector, device, dos1xfloppy, why);
+    if (first.has_value()) {
+        compare_with_backup(*first, device);
+        compare_with_fats(*first, device);
+        return first;
     }
-    if (!check.has_value()) {
-        // Another filesystem's boot sector is in order as it is, even if an old backup of ours
-        // still lies behind it.
-        const bool is_foreign = sector.has_value() && why.find("(BS_OEMName)") != std::string::npos;
-        std::optional<BootSectorCheck> backup = is_foreign ? std::nullopt : find_backup(device);
-        if (!backup.has_value()) {
-            return check;
-        }
-        make_read_only(*backup,
-                       why + "; its backup at sector 6 is used, and the volume mounted read-only");
-        check = std::move(*backup);
-    } else {
-        compare_with_backup(*check, device);
+    // Another filesystem's boot sector is in order as it is, even if an old backup of ours still
+    // lies behind it.
+    const bool is_foreign = sector.has_value() && why.find("(BS_OEMName)") != std::string::npos;
+    std::optional<BootSectorCheck> backup = is_foreign ? std::nullopt : find_backup(device);
+    if (!backup.has_value()) {
+        return first.error();
     }
-    compare_with_fats(*check, device);
-    return check;
+    make_read_only(*backup,
+                   why + "; its backup at sector 6 is used, and the volume mounted read-only");
+    compare_with_fats(*backup, device);
+    return std::move(*backup);
 }
 
 FsInfo parse_fsinfo(std::span<const std::byte> sector, const Geometry& geometry) {

@@ -12,6 +12,9 @@ namespace wbfat::fs::inline WBFAT_RT {
 namespace {
 
 constexpr std::uint32_t kWholeChain = std::numeric_limits<std::uint32_t>::max();
+// How far find() reads on while the run does not end: a request of that many clusters is one
+// extent.
+constexpr std::uint32_t kReadOnClusters = 4096;
 
 }  // namespace
 
@@ -72,10 +75,23 @@ Result<> ClusterMap::load_to_locked(FatTable& fat, std::uint32_t file_cluster) {
     return {};
 }
 
+// To the end of the run that holds the last cluster asked for. What goes wrong here is met again by
+// whoever needs it.
+void ClusterMap::read_on_locked(FatTable& fat, std::uint32_t file_cluster) {
+    while (next_unread_ != 0 && !damaged_ && !extents_.empty() &&
+           length_locked() - file_cluster < kReadOnClusters) {
+        const Extent& last = extents_.back();
+        if (next_unread_ != last.disk_cluster + last.count || !load_one_locked(fat).has_value()) {
+            return;
+        }
+    }
+}
+
 Result<std::optional<ClusterMap::Extent>> ClusterMap::find(FatTable& fat,
                                                            std::uint32_t file_cluster) {
     const sync::MutexLock lock(lock_);
     TRY_VOID(load_to_locked(fat, file_cluster));
+    read_on_locked(fat, file_cluster);
     if (file_cluster >= length_locked()) {
         return std::optional<Extent>{};
     }

@@ -66,6 +66,7 @@ public:
 
 private:
     Result<> load_to_locked(FatTable& fat, std::uint32_t file_cluster) REQUIRES(lock_);
+    void read_on_locked(FatTable& fat, std::uint32_t file_cluster) REQUIRES(lock_);
     Result<> load_one_locked(FatTable& fat) REQUIRES(lock_);
     void add_locked(const ClusterRun& run) REQUIRES(lock_);
     std::uint32_t length_locked() const REQUIRES(lock_);

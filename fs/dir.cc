@@ -1,4 +1,5 @@
-// The entries of a directory: finding, adding, erasing, renaming. See dir.h; reading is in dir_load.cc.
+// The entries of a directory: finding, adding, erasing, renaming. See dir.h; reading is in
+// dir_load.cc.
 #include "fs/dir.h"
 
 #include <algorithm>
@@ -146,8 +147,9 @@ std::uint64_t Directory::Impl::slot_offset_bytes(std::uint32_t slot) const {
 Result<> Directory::Impl::pin_slots(PinnedBytes& bytes, SlotRun run) const {
     while (run.count > 0) {
         const std::uint32_t in_cluster =
-            is_fixed_root() ? run.count
-                           : std::min(run.count, slots_per_cluster_ - run.first % slots_per_cluster_);
+            is_fixed_root()
+                ? run.count
+                : std::min(run.count, slots_per_cluster_ - run.first % slots_per_cluster_);
         TRY_VOID(bytes.pin(slot_offset_bytes(run.first),
                            in_cluster * static_cast<std::uint32_t>(kDirEntryBytes)));
         run.first += in_cluster;
@@ -176,7 +178,7 @@ void Directory::Impl::collect_applied() {
     }
 }
 
-bool Directory::Impl::anything_held_back() {
+bool Directory::Impl::anything_held_back() const {
     const sync::MutexLock lock(held_back_->lock);
     return !held_back_->keys.empty();
 }
@@ -196,15 +198,22 @@ Result<> Directory::Impl::grow(bool& pending_would_do) {
     return {};
 }
 
-// Finds a place for a set of `count` slots (D2). Nothing is marked; a grown directory stays grown.
-Result<SlotRun> Directory::Impl::reserve(std::uint32_t count, bool& pending_would_do) {
+// A place for a set of `count` slots without growing (D2).
+std::optional<std::uint32_t> Directory::Impl::find_place(std::uint32_t count) const {
     const bool fits_sector = count <= slots_.slots_per_sector();
+    const bool must_pack = end_ > max_slots() / 2;
+    const std::optional<std::uint32_t> in_sector =
+        fits_sector ? slots_.find_in_sector(count) : std::nullopt;
+    if (in_sector.has_value() && (!must_pack || *in_sector <= end_)) {
+        return in_sector;
+    }
+    return !fits_sector || must_pack ? slots_.find_anywhere(count) : std::nullopt;
+}
+
+// The same, growing if it must. Nothing is marked; a grown directory stays grown.
+Result<SlotRun> Directory::Impl::reserve(std::uint32_t count, bool& pending_would_do) {
     while (true) {
-        const bool must_pack = !fits_sector || slots_.nr_used() > max_slots() / 2;
-        const std::optional<std::uint32_t> in_sector =
-            fits_sector ? slots_.find_in_sector(count) : std::nullopt;
-        const std::optional<std::uint32_t> place =
-            in_sector.has_value() || !must_pack ? in_sector : slots_.find_anywhere(count);
+        const std::optional<std::uint32_t> place = find_place(count);
         if (place.has_value()) {
             return SlotRun{*place, count};
         }
@@ -223,7 +232,8 @@ Result<SlotRun> Directory::Impl::reserve(std::uint32_t count, bool& pending_woul
 Result<> Directory::Impl::write_set(SlotRun place, std::span<const std::byte> bytes) {
     const SlotRun skipped{end_, place.first > end_ ? place.first - end_ : 0};
     const bool moves_end = place.end() > end_;
-    const SlotRun behind{place.end(), moves_end && garbage_behind_end_ ? slots_.size() - place.end() : 0};
+    const SlotRun behind{place.end(),
+                         moves_end && garbage_behind_end_ ? slots_.size() - place.end() : 0};
     PinnedBytes set_bytes(volume_);
     PinnedBytes skipped_bytes(volume_);
     PinnedBytes behind_bytes(volume_);
@@ -242,7 +252,8 @@ Result<> Directory::Impl::write_set(SlotRun place, std::span<const std::byte> by
     return {};
 }
 
-// Takes the record out of the index now and off the disk in kUnlink; its slots stay taken until then.
+// Takes the record out of the index now and off the disk in kUnlink; its slots stay taken until
+// then.
 void Directory::Impl::hold_back(const DirRecord& record) {
     const std::uint32_t id = id_of(record);
     const SlotRun run{record.first_slot(), record.nr_slots};
@@ -256,25 +267,24 @@ void Directory::Impl::hold_back(const DirRecord& record) {
         held_back_->keys.insert(keys.long_key);
         held_back_->keys.insert(keys.alias_key);
     }
-    volume_.ordering().hold_back(
-        Phase::kUnlink,
-        [&volume = volume_, held_back = held_back_, run, keys, offsets,
-         done = false]() mutable -> Result<> {
-            if (done) {
-                return {};
-            }
-            PinnedBytes bytes(volume);
-            for (const std::uint64_t offset : offsets) {
-                TRY_VOID(bytes.pin(offset, kDirEntryBytes));
-            }
-            bytes.mark_deleted(PinnedBytes::Due::kRunningCommit);
-            const sync::MutexLock lock(held_back->lock);
-            held_back->keys.erase(held_back->keys.find(keys.long_key));
-            held_back->keys.erase(held_back->keys.find(keys.alias_key));
-            held_back->applied.push_back(run);
-            done = true;
-            return {};
-        });
+    volume_.ordering().hold_back(Phase::kUnlink,
+                                 [&volume = volume_, held_back = held_back_, run, keys, offsets,
+                                  done = false]() mutable -> Result<> {
+                                     if (done) {
+                                         return {};
+                                     }
+                                     PinnedBytes bytes(volume);
+                                     for (const std::uint64_t offset : offsets) {
+                                         TRY_VOID(bytes.pin(offset, kDirEntryBytes));
+                                     }
+                                     bytes.mark_deleted(PinnedBytes::Due::kRunningCommit);
+                                     const sync::MutexLock lock(held_back->lock);
+                                     held_back->keys.erase(held_back->keys.find(keys.long_key));
+                                     held_back->keys.erase(held_back->keys.find(keys.alias_key));
+                                     held_back->applied.push_back(run);
+                                     done = true;
+                                     return {};
+                                 });
     // Keeps this directory in memory until the commit: its sectors still show the old name.
     if (!inode_.is_root()) {
         inode_.mark_dirty();
@@ -310,7 +320,8 @@ struct NamedSet {
     NamedSet(const ShortEntry& fields, const ParsedName& name, const ShortNameChoice& choice)
         : entry(fields) {
         entry.name = choice.name;
-        entry.nt_reserved = static_cast<std::uint8_t>((entry.nt_reserved & ~kNtCaseMask) | choice.nt_case);
+        entry.nt_reserved =
+            static_cast<std::uint8_t>((entry.nt_reserved & ~kNtCaseMask) | choice.nt_case);
         if (choice.needs_long_slots) {
             long_name = name.units;
         }
@@ -436,10 +447,10 @@ Result<> Directory::Impl::replace(const DirRecord& record, const ShortEntry& ent
         on_disk.nt_reserved = static_cast<std::uint8_t>((entry.nt_reserved & ~kNtCaseMask) |
                                                         (old.nt_reserved & kNtCaseMask));
     }));
-    nr_subdirectories_ += (entry.is_directory() ? 1U : 0U) - ((ours.attr & kAttrDirectory) != 0 ? 1U : 0U);
+    nr_subdirectories_ +=
+        (entry.is_directory() ? 1U : 0U) - ((ours.attr & kAttrDirectory) != 0 ? 1U : 0U);
     ours.attr = entry.attr;
-    ours.directory_start =
-        entry.is_directory() ? entry.first_cluster(volume_.geometry().type) : 0;
+    ours.directory_start = entry.is_directory() ? entry.first_cluster(volume_.geometry().type) : 0;
     return {};
 }
 
@@ -517,6 +528,10 @@ Result<> Directory::replace(const DirRecord& record, const ShortEntry& entry) {
 
 bool Directory::is_held_back(std::string_view name) {
     return impl_->is_held_back(name);
+}
+
+bool Directory::anything_held_back() const {
+    return impl_->anything_held_back();
 }
 
 Result<DirRecord> Directory::rename(const DirRecord& record, const ParsedName& name,

@@ -36,6 +36,7 @@ public:
     Result<> replace(const DirRecord& record, const ShortEntry& entry);
     Result<std::uint64_t> dotdot_i_pos();
     bool is_held_back(std::string_view name);
+    bool anything_held_back() const;
     bool same_sector(const DirRecord& a, const DirRecord& b) const;
     void forget();
 
@@ -58,8 +59,8 @@ public:
 private:
     static constexpr std::uint32_t kNoRecord = ~std::uint32_t{0};
 
-    // Names erased in kUnlink whose commit has not come. Shared with what the commit will run: that takes no inode lock,
-    // and may outlive the Directory.
+    // Names erased in kUnlink whose commit has not come. Shared with what the commit will run: that
+    // takes no inode lock, and may outlive the Directory.
     struct HeldBack {
         sync::Mutex lock{sync::LockRank::kLeaf};
         std::unordered_multiset<std::u16string> keys GUARDED_BY(lock);
@@ -109,8 +110,8 @@ private:
     Result<> pin_slots(PinnedBytes& bytes, SlotRun run) const;
     std::uint32_t max_slots() const;
     void collect_applied();
-    bool anything_held_back();
     Result<> grow(bool& pending_would_do);
+    std::optional<std::uint32_t> find_place(std::uint32_t count) const;
     Result<SlotRun> reserve(std::uint32_t count, bool& pending_would_do);
     Result<> write_set(SlotRun place, std::span<const std::byte> bytes);
     void hold_back(const DirRecord& record);
@@ -129,7 +130,8 @@ private:
     sync::Mutex load_lock_;
     sync::Atomic<bool> loaded_{false};
 
-    // Written by load() under load_lock_, published by loaded_; then guarded by the inode's i_rwsem.
+    // Written by load() under load_lock_, published by loaded_; then guarded by the inode's
+    // i_rwsem.
     std::vector<cluster_t> chain_;  // of a directory that is no fixed root
     bool damaged_ = false;          // the chain is not whole: it may not grow
     bool incomplete_ = false;       // some sectors could not be read: their slots count as used

@@ -85,7 +85,8 @@ std::optional<std::uint32_t> NameIndex::find(
         return std::nullopt;
     }
     const auto tag = static_cast<std::uint32_t>(mix(hash) >> 32);
-    for (std::size_t at = home(tag); cells_[at].id_plus_1 != 0; at = (at + 1) & (cells_.size() - 1)) {
+    for (std::size_t at = home(tag); cells_[at].id_plus_1 != 0;
+         at = (at + 1) & (cells_.size() - 1)) {
         if (cells_[at].tag == tag && matches(cells_[at].id_plus_1 - 1)) {
             return cells_[at].id_plus_1 - 1;
         }
@@ -103,7 +104,6 @@ void NameIndex::clear() {
 void SlotMap::assign(std::vector<bool> used) {
     BUG_ON(used.size() % per_sector_ != 0);
     used_ = std::move(used);
-    nr_used_ = static_cast<std::uint32_t>(std::count(used_.begin(), used_.end(), true));
     rebuild();
 }
 
@@ -111,7 +111,6 @@ void SlotMap::grow(std::uint32_t nr_slots) {
     BUG_ON(nr_slots % per_sector_ != 0);
     const std::uint32_t first = size();
     used_.resize(used_.size() + nr_slots, true);
-    nr_used_ += nr_slots;
     if (size() / per_sector_ > nr_leaves_) {
         rebuild();
     }
@@ -176,7 +175,6 @@ void SlotMap::set(SlotRun run, bool used) {
     }
     BUG_ON(run.end() > size());
     for (std::uint32_t slot = run.first; slot < run.end(); ++slot) {
-        nr_used_ += (used ? 1U : 0U) - (used_[slot] ? 1U : 0U);
         used_[slot] = used;
     }
     std::uint32_t first = nr_leaves_ + run.first / per_sector_;

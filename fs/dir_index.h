@@ -1,11 +1,12 @@
 // The two structures a Directory finds things with: names by hash, and free slots by length.
 //
-// Both know nothing of the disk. NameIndex maps a 64-bit name hash to a small id, leaving the comparison to the caller.
-// SlotMap is a segment tree over sectors: each node knows the longest run of free slots at its ends, inside, and within
-// a single sector, so "the leftmost place for n slots" is one descent, whatever the directory looks like.
+// Both know nothing of the disk. NameIndex maps a 64-bit name hash to a small id, leaving the
+// comparison to the caller. SlotMap is a segment tree over sectors: each node knows the longest run
+// of free slots at its ends, inside, and within a single sector, so "the leftmost place for n
+// slots" is one descent, whatever the directory looks like.
 //
 // Invariants
-//   I1. NameIndex is at most three quarters full, and a probe never passes an empty cell (deletion shifts back).
+//   I1. NameIndex is at most three quarters full; from its home to a name no cell is empty.
 //   I2. SlotMap: a node is the combination of its children; slots past size() count as used.
 //
 // Locking: none; the owner's.
@@ -55,7 +56,7 @@ public:
 
 private:
     struct Cell {
-        std::uint32_t tag = 0;      // half of the mixed hash, never 0 in a used cell
+        std::uint32_t tag = 0;        // half of the mixed hash, never 0 in a used cell
         std::uint32_t id_plus_1 = 0;  // 0: empty
     };
 
@@ -74,7 +75,8 @@ class SlotMap {
 public:
     explicit SlotMap(std::uint32_t slots_per_sector = 16) : per_sector_(slots_per_sector) {}
 
-    // Starts over with `used[i]` telling whether slot i is taken. Requires a whole number of sectors.
+    // Starts over with `used[i]` telling whether slot i is taken. Requires a whole number of
+    // sectors.
     void assign(std::vector<bool> used);
     // Adds free slots at the end. Requires a whole number of sectors.
     void grow(std::uint32_t nr_slots);
@@ -97,9 +99,6 @@ public:
     std::uint32_t size() const {
         return static_cast<std::uint32_t>(used_.size());
     }
-    std::uint32_t nr_used() const {
-        return nr_used_;
-    }
     std::uint32_t slots_per_sector() const {
         return per_sector_;
     }
@@ -121,7 +120,6 @@ private:
 
     std::uint32_t per_sector_;
     std::vector<bool> used_;
-    std::uint32_t nr_used_ = 0;
     std::uint32_t nr_leaves_ = 0;  // a power of two, 0 while there are no slots
     std::vector<Node> nodes_;      // 1-based heap; leaves at [nr_leaves_, 2 * nr_leaves_)
 };

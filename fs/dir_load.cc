@@ -136,15 +136,16 @@ Result<> Directory::Impl::load_run(const DeviceRun& run, LoadState& state) {
         const std::uint32_t wanted = static_cast<std::uint32_t>(std::min<std::uint64_t>(
             kLoadBytes, std::uint64_t{run.slots.end() - slot} * kDirEntryBytes));
         cache::PageVec pages;
-        const Result<> read = cache::filemap_read_pages(volume_.device_mapping(), readahead, offset,
-                                                        wanted, pages);
+        const Result<> read =
+            cache::filemap_read_pages(volume_.device_mapping(), readahead, offset, wanted, pages);
         if (!read.has_value() && !is_damage(read.error().value)) {
             return read;
         }
         const std::uint32_t chunk_end = slot + wanted / kSlotBytes;
         for (const cache::PageVec::Piece& piece : pages.pieces()) {
             const auto copy = copy_page(*piece.page);
-            load_slots(slot, std::span(copy).subspan(piece.offset_bytes, piece.length_bytes), state);
+            load_slots(slot, std::span(copy).subspan(piece.offset_bytes, piece.length_bytes),
+                       state);
             slot += piece.length_bytes / kSlotBytes;
         }
         if (slot < chunk_end) {
@@ -156,7 +157,8 @@ Result<> Directory::Impl::load_run(const DeviceRun& run, LoadState& state) {
     return {};
 }
 
-// Where a large read failed: finds out which pages can be read. `run.device_offset_bytes` is that of `first_slot`.
+// Where a large read failed: finds out which pages can be read. `run.device_offset_bytes` is that
+// of `first_slot`.
 Result<> Directory::Impl::load_page_wise(const DeviceRun& run, std::uint32_t first_slot,
                                          LoadState& state) {
     std::uint32_t slot = run.slots.first;
@@ -234,7 +236,8 @@ void Directory::Impl::load_name(std::uint32_t slot, const ShortEntry& entry, Loa
     std::optional<std::u16string> long_name = state.long_name.finish(entry.name);
     const std::uint32_t count = long_name.has_value() ? nr_long_slots + 1 : 1;
     DirRecord record = make_record({slot + 1 - count, count}, entry, std::move(long_name));
-    // Nothing but blanks or dots: neither Linux nor Windows shows it, and a ".." here would be taken for the parent.
+    // Nothing but blanks or dots: neither Linux nor Windows shows it, and a ".." here would be
+    // taken for the parent.
     if (record.name.empty() || !is_usable_long_name(record.units)) {
         return;
     }

@@ -20,8 +20,10 @@ struct ByteRange {
     std::uint64_t length_bytes;
 };
 
-// The volume's sectors under the range: they are written whole, and a sector is what a power cut leaves whole.
-ByteRange whole_sectors(const Volume& volume, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+// The volume's sectors under the range: they are written whole, and a sector is what a power cut
+// leaves whole.
+ByteRange whole_sectors(const Volume& volume, std::uint64_t offset_bytes,
+                        std::uint64_t length_bytes) {
     const std::uint64_t sector = volume.geometry().sector_bytes;
     const std::uint64_t first = offset_bytes / sector * sector;
     const std::uint64_t end = (offset_bytes + length_bytes + sector - 1) / sector * sector;
@@ -39,7 +41,8 @@ PinnedBytes::~PinnedBytes() {
 Result<> PinnedBytes::pin(std::uint64_t device_offset_bytes, std::uint32_t length_bytes) {
     const std::uint64_t end = device_offset_bytes + length_bytes;
     while (device_offset_bytes < end) {
-        const std::uint64_t page_end = cache::page_offset(cache::page_index(device_offset_bytes) + 1);
+        const std::uint64_t page_end =
+            cache::page_offset(cache::page_index(device_offset_bytes) + 1);
         const auto length =
             static_cast<std::uint32_t>(std::min(page_end, end) - device_offset_bytes);
         cache::Page* page = TRY(cache::read_mapping_page(volume_.device_mapping(),
@@ -66,7 +69,8 @@ void PinnedBytes::change(
                                                      sectors.length_bytes));
         cache::unlock_page(*piece.page);
         if (due == Due::kEntry) {
-            volume_.ordering().note_blocks(Phase::kEntry, sectors.offset_bytes, sectors.length_bytes);
+            volume_.ordering().note_blocks(Phase::kEntry, sectors.offset_bytes,
+                                           sectors.length_bytes);
         } else {
             volume_.ordering().note_applied(sectors.offset_bytes, sectors.length_bytes);
         }

@@ -1,10 +1,13 @@
-// Directory sectors as bytes in the pages of the device mapping: read them first, then change them without failing.
+// Directory sectors as bytes in the pages of the device mapping: read them first, then change them
+// without failing.
 //
-// Whoever changes several slots pins all their pages before the first change, so that an unreadable sector never leaves
-// half a name behind. The commit is kept out by the caller's Transaction (or is the caller), so changes made one page
-// after the other still reach the disk in one write per sector.
+// Whoever changes several slots pins all their pages before the first change, so that an unreadable
+// sector never leaves half a name behind. The commit is kept out by the caller's Transaction (or is
+// the caller), so changes made one page after the other still reach the disk in one write per
+// sector.
 //
-// Locking: page locks, one at a time. Source: Linux fs/fat/dir.c fat_add_entries, fat_remove_entries.
+// Locking: page locks, one at a time. Source: Linux fs/fat/dir.c fat_add_entries,
+// fat_remove_entries.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +25,8 @@ class Volume;
 
 class PinnedBytes {
 public:
-    // Who hears of the changed sectors: the commit that will write them, or the one that is running.
+    // Who hears of the changed sectors: the commit that will write them, or the one that is
+    // running.
     enum class Due : std::uint8_t { kEntry, kRunningCommit };
 
     explicit PinnedBytes(Volume& volume) : volume_(volume) {}
@@ -37,7 +41,8 @@ public:
     void write(std::span<const std::byte> bytes);
     void zero();
     void mark_deleted(Due due);  // 0xE5 into the first byte of each slot
-    void change(Due due, const std::function<void(std::span<std::byte> piece, std::size_t done)>& how);
+    void change(Due due,
+                const std::function<void(std::span<std::byte> piece, std::size_t done)>& how);
 
 private:
     struct Piece {

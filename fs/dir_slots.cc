@@ -13,7 +13,8 @@ void LongNameReader::reset() {
 }
 
 void LongNameReader::feed(const LongSlot& slot) {
-    // Bit 7 means nothing in a live slot, so it may not be masked away: the ordinal is then out of range.
+    // Bit 7 means nothing in a live slot, so it may not be masked away: the ordinal is then out of
+    // range.
     const std::uint32_t ordinal = slot.ordinal & ~std::uint32_t{kLastLongSlot};
     if (slot.is_last()) {
         reset();
@@ -33,8 +34,7 @@ void LongNameReader::feed(const LongSlot& slot) {
 }
 
 std::optional<std::u16string> LongNameReader::finish(const ShortName& name) {
-    const bool complete =
-        total_ != 0 && next_ == 0 && checksum_ == short_name_checksum(name);
+    const bool complete = total_ != 0 && next_ == 0 && checksum_ == short_name_checksum(name);
     const std::size_t nr_units = total_ * kLongSlotUnits;
     reset();
     if (!complete) {
@@ -55,8 +55,8 @@ std::vector<std::byte> encode_set(std::u16string_view long_name, const ShortEntr
     const std::uint8_t checksum = short_name_checksum(entry.name);
     for (std::uint32_t ordinal = 1; ordinal < nr_slots; ++ordinal) {
         LongSlot slot;
-        slot.ordinal = static_cast<std::uint8_t>(
-            ordinal | (ordinal + 1 == nr_slots ? kLastLongSlot : 0U));
+        slot.ordinal =
+            static_cast<std::uint8_t>(ordinal | (ordinal + 1 == nr_slots ? kLastLongSlot : 0U));
         slot.attr = kAttrLongName;
         slot.checksum = checksum;
         for (std::size_t i = 0; i < kLongSlotUnits; ++i) {

@@ -179,8 +179,16 @@ Result<> File::read(std::uint64_t offset_bytes, std::size_t length_bytes, cache:
     if (inode_->is_directory()) {
         return Errno{EISDIR};
     }
-    return cache::filemap_read_pages(inode_->mapping(), readahead_, offset_bytes, length_bytes,
-                                     out);
+    cache::ReadaheadState readahead;
+    {
+        const sync::SpinLockGuard guard(lock_);
+        readahead = readahead_;
+    }
+    const Result<> read =
+        cache::filemap_read_pages(inode_->mapping(), readahead, offset_bytes, length_bytes, out);
+    const sync::SpinLockGuard guard(lock_);
+    readahead_ = readahead;
+    return read;
 }
 
 Result<std::size_t> File::write(std::uint64_t offset_bytes, std::size_t length_bytes,
@@ -234,7 +242,12 @@ Result<> File::fsync(bool datasync) {
     if (inode.is_directory()) {
         return volume.ordering().commit();
     }
-    TRY_VOID(cache::file_write_and_wait_range(inode.mapping(), 0, cache::kLastByte, wb_err_));
+    const Result<> written = cache::filemap_fdatawrite_range(inode.mapping(), 0, cache::kLastByte);
+    cache::filemap_fdatawait_range(inode.mapping(), 0, cache::kLastByte);
+    if (const int error = advance_wb_err(); error != 0) {
+        return Errno{error};
+    }
+    TRY_VOID(written);
     const sync::Atomic<std::uint64_t>& sequence =
         datasync ? inode.size_sequence : inode.dirty_sequence;
     if (!volume.ordering().is_durable(sequence.load(std::memory_order_acquire))) {
@@ -243,11 +256,16 @@ Result<> File::fsync(bool datasync) {
     return volume.options().nobarrier ? Result<>{} : volume.device().flush();
 }
 
+int File::advance_wb_err() {
+    const sync::SpinLockGuard guard(lock_);
+    return inode_->mapping().wb_err.check_and_advance(wb_err_);
+}
+
 Result<> File::flush() {
     if (inode_->is_directory()) {
         return {};
     }
-    const int error = inode_->mapping().wb_err.check_and_advance(wb_err_);
+    const int error = advance_wb_err();
     return error == 0 ? Result<>{} : Result<>{Errno{error}};
 }
 

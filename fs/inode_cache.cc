@@ -546,6 +546,8 @@ void InodeCache::Impl::drop_everything() {
         const InodeRef parent = std::exchange(inode->parent, InodeRef());
     }
     for (auto& inode : all) {
+        BUG_ON(inode->refcount_.load() > (inode->is_root_ ? 1 : 0), "I4",
+               "an inode outlives its volume");
         destroy(std::move(inode));
     }
     const sync::MutexLock lock(lock_);

@@ -10,6 +10,7 @@
 //   the disk is built only
 //       when none can be found. So an inode is unhashed after its last page was written and its
 //       entry committed.
+//   I4. No reference outlives the volume.
 //
 // Locking: one Mutex, inside; below i_rwsem, above nothing that sleeps. Eviction runs with it
 // dropped. Source: Linux fs/fat/inode.c fat_iget, fat_build_inode, inode hash; fs/inode.c iput,

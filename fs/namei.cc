@@ -74,8 +74,8 @@ Result<InodeRef> create_locked(Inode& dir, std::string_view name, AddFunction ad
     // After the Transaction: making an inode may evict others, which needs one of its own.
     Result<InodeRef> inode = volume.inodes().iget(dir, record);
     if (!inode.has_value()) {
-        // Only memory can be short here: the page of the entry was just written. The name goes; a new directory's
-        // cluster is found by fsck.
+        // Only memory can be short here: the page of the entry was just written. The name goes; a
+        // new directory's cluster is found by fsck.
         const Transaction transaction(volume);
         if (transaction.status().has_value()) {
             static_cast<void>(dir.directory().erase(record, Phase::kEntry).has_value());
@@ -95,10 +95,14 @@ Result<InodeRef> create_with(Inode& dir, std::string_view name, AddFunction add)
     return inode;
 }
 
-// Takes the name away. `inode` must outlive the caller's locks: its last reference frees the clusters.
+// Takes the name away. `inode` must outlive the caller's locks: its last reference frees the
+// clusters.
 Result<> remove_locked(Inode& dir, const DirRecord& record, Inode& inode) {
+    // A file renamed out of a directory has its old name in there until the new one is durable.
+    const bool leads_to_old_names = inode.is_directory() && inode.directory().anything_held_back();
+    const Phase phase = leads_to_old_names ? Phase::kUnlink : Phase::kEntry;
     return run_in_transaction(dir.volume(), [&](bool&) -> Result<> {
-        TRY_VOID(dir.directory().erase(record, Phase::kEntry));
+        TRY_VOID(dir.directory().erase(record, phase));
         mark_unlinked(inode);
         touch_directory(dir);
         return {};
@@ -163,7 +167,8 @@ Result<InodeRef> get_child(Inode& dir, const DirRecord& record) {
     const bool is_directory = (record.attr & kAttrDirectory) != 0;
     if (inode->is_directory() != is_directory ||
         (is_directory && (!inode->parent || &*inode->parent != &dir))) {
-        dir.volume().fs_error("'" + record.name + "' is a directory that is part of another one too");
+        dir.volume().fs_error("'" + record.name +
+                              "' is a directory that is part of another one too");
         return Errno{EUCLEAN};
     }
     return inode;
@@ -205,11 +210,12 @@ Result<InodeRef> mkdir(Inode& dir, std::string_view name) {
 }
 
 Result<> unlink(Inode& dir, std::string_view name) {
-    InodeRef victim;  // dropped after the lock: that may free its clusters
+    InodeRef victim;
     {
         const sync::WriteGuard guard(dir.i_rwsem);
         TRY_VOID(unlink_locked(dir, name, victim));
     }
+    victim = {};  // after the lock and before the commit: the last reference frees the clusters
     return commit_if_sync(dir.volume());
 }
 
@@ -219,6 +225,7 @@ Result<> rmdir(Inode& dir, std::string_view name) {
         const sync::WriteGuard guard(dir.i_rwsem);
         TRY_VOID(rmdir_locked(dir, name, victim));
     }
+    victim = {};
     return commit_if_sync(dir.volume());
 }
 
@@ -239,9 +246,9 @@ Result<> readdir(Inode& dir, std::uint64_t cookie,
         cookie < kDots ? 0 : cookie - kDots, [&](const DirRecord& record, std::uint64_t next) {
             DirEntryView view;
             view.name = record.name;
-            view.short_name = units_to_utf8(
-                short_name_to_units(record.short_name, dir.volume().codepage()),
-                dir.volume().options());
+            view.short_name =
+                units_to_utf8(short_name_to_units(record.short_name, dir.volume().codepage()),
+                              dir.volume().options());
             view.is_directory = (record.attr & kAttrDirectory) != 0;
             view.ino = dir.volume().inodes().ino_at(record.i_pos, record.directory_start);
             view.next_cookie = next + kDots;

@@ -1,4 +1,5 @@
-// What the operations on names share: transactions with a retry, checks, timestamps. For namei.cc and rename.cc.
+// What the operations on names share: transactions with a retry, checks, timestamps. For namei.cc
+// and rename.cc.
 #pragma once
 
 #include <string_view>
@@ -12,13 +13,16 @@
 
 namespace wbfat::fs::inline WBFAT_RT {
 
-// Commits that may free what an operation lacks: one for clusters, one for the slots of names held back.
+// Commits that may free what an operation lacks: one for clusters, one for the slots of names held
+// back.
 inline constexpr unsigned kMaxCommitRetries = 2;
 
-// Runs `change(pending_would_do)` in a Transaction; again after a commit when ENOSPC is all that stands in the way (O4).
-// A failed change must have left nothing behind. Locks: inode locks may be held; the commit takes none.
+// Runs `change(pending_would_do)` in a Transaction; again after a commit when ENOSPC is all that
+// stands in the way (O4). A failed change must have left nothing behind.
+// Locks: inode locks may be held; the commit takes none.
 template <typename Change>
-auto run_in_transaction(Volume& volume, const Change& change) -> decltype(change(std::declval<bool&>())) {
+auto run_in_transaction(Volume& volume, const Change& change)
+    -> decltype(change(std::declval<bool&>())) {
     for (unsigned attempt = 0;; ++attempt) {
         bool pending_would_do = false;
         {
@@ -48,7 +52,8 @@ Result<InodeRef> get_child(Inode& dir, const DirRecord& record);
 void touch_directory(Inode& dir);
 // The inode lost its name. Inside a Transaction, with its i_rwsem held exclusively.
 void mark_unlinked(Inode& inode);
-// On a sync or dirsync mount a change of names is durable when the call returns. Locks: not inside a Transaction.
+// On a sync or dirsync mount a change of names is durable when the call returns.
+// Locks: not inside a Transaction.
 Result<> commit_if_sync(Volume& volume);
 
 }  // namespace wbfat::fs::inline WBFAT_RT

@@ -204,8 +204,9 @@ const std::vector<char16_t>& fold_table() {
 bool is_dropped_from_alias(char16_t unit) {
     return unit == u'.' || unit == u' ';
 }
+// Differs: the kernel keeps DEL in an alias, where fsck.fat then calls it a bad character.
 bool is_replaced_in_alias(char16_t unit) {
-    constexpr std::u16string_view kReplaced = u"[];,+=";
+    constexpr std::u16string_view kReplaced = u"[];,+=\x7F";
     return kReplaced.find(unit) != std::u16string_view::npos;
 }
 bool is_ascii_letter(char c) {

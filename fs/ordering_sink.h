@@ -31,7 +31,7 @@ public:
     // device mapping and calls note_applied for the blocks. An apply that failed is run again by
     // the next commit, so it must be repeatable.
     virtual void hold_back(Phase phase, std::function<Result<>()> apply) = 0;
-    // Locks: may be called under fat_lock; takes only leaf locks.
+    // As note_blocks, from inside an `apply`.
     virtual void note_applied(std::uint64_t device_offset_bytes, std::uint64_t length_bytes) = 0;
 };
 

@@ -1,14 +1,16 @@
 // Rename and exchange.
 //
-// Order on disk (reliability.md R6): the new name is complete in kEntry, the old one goes in kUnlink; within one sector
-// both change in one write. Everything that will be changed is pinned first, so that after the first change nothing can
-// fail: a rename happens or does not.
+// Order on disk (reliability.md R6): the new name is complete in kEntry, the old one goes in
+// kUnlink; within one sector both change in one write. Everything that will be changed is pinned
+// first, so that after the first change nothing can fail: a rename happens or does not.
 //
-// Locking: rename_mutex whenever two directories, or a directory's place, are involved; then the parents, an ancestor
-// first, else by address; then the children, directories before files. Only the holder of rename_mutex locks
-// directories that are not each other's ancestors, so waits for directories go down the tree and cannot form a ring;
-// files are the leaves of the order, by address among themselves.
-// Source: Linux fs/namei.c vfs_rename, lock_rename; Documentation/filesystems/directory-locking.rst.
+// Locking: rename_mutex whenever two directories, or a directory's place, are involved; then the
+// parents, an ancestor first, else by address; then the children, directories before files. Only
+// the holder of rename_mutex locks directories that are not each other's ancestors, so waits for
+// directories go down the tree and cannot form a ring; files are the leaves of the order, by
+// address among themselves.
+//
+// Source: Linux fs/namei.c vfs_rename, lock_rename; filesystems/directory-locking.rst.
 #include <functional>
 #include <optional>
 #include <utility>
@@ -90,7 +92,8 @@ Result<Side> find_side(Inode& dir, std::string_view name) {
     return side;
 }
 
-// Is it allowed at all? Before the children are locked. The order of the checks is that of vfs_rename.
+// Is it allowed at all? Before the children are locked. The order of the checks is that of
+// vfs_rename.
 Result<> check_rename(const Request& request, const Side& source, const Side& target) {
     if (request.changes_parent()) {
         if (source.is_directory() && is_self_or_ancestor(*source.inode, request.new_dir)) {
@@ -139,11 +142,11 @@ Result<> set_parent(const Side& side, Inode& parent) {
     return {};
 }
 
-// The inode is now found at another entry, whose case bits go with the name there. The commit refreshes that entry if
-// the inode has changes of its own pending.
+// The inode is now found at another entry, whose case bits go with the name there. The commit
+// refreshes that entry if the inode has changes of its own pending.
 void settle(Inode& inode, std::uint64_t i_pos, std::uint8_t nt_case_of_name) {
-    inode.attributes.nt_case = static_cast<std::uint8_t>(
-        (inode.attributes.nt_case & ~kNtCaseMask) | (nt_case_of_name & kNtCaseMask));
+    inode.attributes.nt_case = static_cast<std::uint8_t>((inode.attributes.nt_case & ~kNtCaseMask) |
+                                                         (nt_case_of_name & kNtCaseMask));
     inode.volume().inodes().rehash(inode, i_pos);
     inode.mark_dirty();
 }
@@ -160,8 +163,7 @@ Result<> rename_here(const Request& request, const Side& source) {
     Inode& dir = request.old_dir;
     const ParsedName name = TRY(prepare_new_name(dir, request.new_name));
     return run_in_transaction(dir.volume(), [&](bool& pending_would_do) -> Result<> {
-        const DirRecord moved =
-            TRY(dir.directory().rename(*source.record, name, pending_would_do));
+        const DirRecord moved = TRY(dir.directory().rename(*source.record, name, pending_would_do));
         settle(*source.inode, moved.i_pos, moved.nt_case);
         touch_both(request);
         return {};
@@ -177,8 +179,7 @@ Result<> move_away(const Request& request, const Side& source) {
         TRY_VOID(pin_entry(pins, source.record->i_pos));
         TRY_VOID(pin_dotdot(pins, source));
         const ShortEntry entry = TRY(read_short_entry(volume, source.record->i_pos));
-        const DirRecord added =
-            TRY(request.new_dir.directory().add(name, entry, pending_would_do));
+        const DirRecord added = TRY(request.new_dir.directory().add(name, entry, pending_would_do));
         TRY_VOID(set_parent(source, request.new_dir));
         TRY_VOID(request.old_dir.directory().erase(*source.record, Phase::kUnlink));
         settle(*source.inode, added.i_pos, added.nt_case);
@@ -203,8 +204,8 @@ Result<> replace_target(const Request& request, const Side& source, const Side& 
             TRY_VOID(set_parent(source, request.new_dir));
         }
         Directory& old_directory = request.old_dir.directory();
-        const bool one_write = !request.changes_parent() &&
-                               old_directory.same_sector(*source.record, *target.record);
+        const bool one_write =
+            !request.changes_parent() && old_directory.same_sector(*source.record, *target.record);
         TRY_VOID(old_directory.erase(*source.record, one_write ? Phase::kEntry : Phase::kUnlink));
         mark_unlinked(*target.inode);
         settle(*source.inode, target.record->i_pos, target.record->nt_case);
@@ -243,6 +244,10 @@ Result<> rename_over(const Request& request, const Side& source, const Side& tar
         TRY_VOID(target.inode->directory().load());
         if (!target.inode->directory().is_empty()) {
             return Errno{ENOTEMPTY};
+        }
+        if (target.inode->directory().anything_held_back()) {
+            // What was renamed out of it may have no other name on the disk yet.
+            TRY_VOID(request.old_dir.volume().ordering().commit());
         }
     }
     TRY_VOID(replace_target(request, source, target));
@@ -332,6 +337,7 @@ Result<> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
     Side target;
     TRY_VOID(request.changes_parent() ? rename_between_directories(request, source, target)
                                       : rename_in_one_directory(request, source, target));
+    target = {};  // a replaced file's clusters are freed before the commit
     return commit_if_sync(old_dir.volume());
 }
 

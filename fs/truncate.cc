@@ -1,6 +1,8 @@
 // Growing and shrinking a file.
 #include "fs/truncate.h"
 
+#include <fmt/core.h>
+
 #include <algorithm>
 #include <array>
 #include <span>
@@ -28,16 +30,18 @@ std::uint32_t clusters_for(const Geometry& geometry, std::uint64_t bytes) {
                                       geometry.cluster_shift);
 }
 
-// Writes the chain of the new clusters, not yet reachable from anywhere.
-Result<> write_new_chain(FatTable& fat, const std::vector<ClusterRun>& runs) {
+// Writes the chain of the new clusters, not yet reachable from anywhere. On error the clusters not
+// written yet are free again; those already chained stay lost until fsck, as after a power cut.
+Result<> write_new_chain(Volume& volume, const std::vector<ClusterRun>& runs) {
     for (std::size_t i = 0; i < runs.size(); ++i) {
-        const ClusterRun& run = runs[i];
-        for (std::uint32_t k = 0; k + 1 < run.count; ++k) {
-            TRY_VOID(fat.set(run.first + k, FatValue::link(run.first + k + 1)));
-        }
         const bool is_last = i + 1 == runs.size();
-        TRY_VOID(fat.set(run.first + run.count - 1,
-                         is_last ? FatValue::end_of_chain() : FatValue::link(runs[i + 1].first)));
+        const FatValue end = is_last ? FatValue::end_of_chain() : FatValue::link(runs[i + 1].first);
+        if (const Result<> written = volume.fat().set_chain(runs[i], end); !written.has_value()) {
+            for (std::size_t k = i; k < runs.size(); ++k) {
+                volume.allocator().cancel(runs[k]);
+            }
+            return written;
+        }
     }
     return {};
 }
@@ -81,7 +85,7 @@ Result<std::vector<ClusterRun>> extend_chain(Inode& inode, std::uint32_t count,
     const cluster_t tail = TRY(inode.clusters.last(volume.fat()));
     const cluster_t goal = tail == 0 ? 0 : tail + 1;
     std::vector<ClusterRun> runs = TRY(volume.allocator().allocate(count, goal, pending_would_do));
-    TRY_VOID(write_new_chain(volume.fat(), runs));
+    TRY_VOID(write_new_chain(volume, runs));
     if (tail == 0) {
         inode.i_start = runs.front().first;
         inode.clusters.reset(inode.i_start);
@@ -276,7 +280,10 @@ Result<> fat_truncate_blocks(Inode& inode, std::uint64_t offset_bytes) {
     inode.unreachable_tail_sequence = 0;
     inode.physical_size = std::uint64_t{keep} << volume.geometry().cluster_shift;
     for (const ClusterRun& run : freed) {
-        volume.allocator().free_later(run);
+        if (!volume.allocator().free_later(run)) {
+            volume.fs_error(fmt::format("clusters {}..{} belong to two files", run.first,
+                                        run.first + run.count - 1));
+        }
     }
     TRY_VOID(fat.free_runs_later(std::move(freed)));
     inode.note_size_change();

@@ -63,7 +63,8 @@ public:
     // committer, and the pages stay dirty for now.
     Result<> writepages(cache::AddressSpace& /*mapping*/, cache::WritebackControl& wbc) override {
         if (wbc.sync_mode == cache::WB_SYNC_ALL) {
-            return volume_.ordering().commit();
+            return volume_.unmounting_.load() ? volume_.ordering().commit_stopped()
+                                              : volume_.ordering().commit();
         }
         volume_.ordering().commit_if_large();
         return {};
@@ -326,10 +327,14 @@ Result<> Volume::sync_fs() {
 
 Result<> Volume::unmount() {
     cache_.flusher().set_periodic({});
+    unmounting_.store(true);
     // Data first, so that files which wait only for that can go; going, they give clusters back.
     Result<> result = cache_.flusher().sync_inodes();
     inodes_->shrink(0);
-    result = first_error(result, ordering_->commit_stopped());
+    // A volume that was only read is not even flushed.
+    if (marked_dirty_.load() || ordering_->anything_pending()) {
+        result = first_error(result, ordering_->commit_stopped());
+    }
     inodes_->shrink(0);
     read_only_.store(true);
     if (ordering_->anything_pending()) {

@@ -159,6 +159,7 @@ private:
     sync::Atomic<bool> sync_{false};
     sync::Atomic<bool> dirsync_{false};
     sync::Atomic<bool> shut_down_{false};
+    sync::Atomic<bool> unmounting_{false};    // writing is tried once more in spite of a shutdown
     sync::Atomic<bool> damaged_{false};       // fs_error() was called: the dirty mark stays
     sync::Atomic<bool> marked_dirty_{false};  // by us, since mount or since the last clean mark
     sync::Atomic<int> unreported_error_{0};

@@ -1,14 +1,15 @@
 // The command line.
 #include "src/command_line.h"
 
+#include <fmt/core.h>
+
 #include <cstdlib>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-#include <fmt/core.h>
-
 #include "src/fuse.h"
 #include "src/log.h"
+
+#include <CLI/CLI.hpp>
 
 namespace wbfat::daemon {
 
@@ -69,7 +70,8 @@ std::optional<CommandLine> parse_command_line(int argc, char** argv, int& exit_c
         }
     }
     if (line.options.remount) {
-        complain("'remount' cannot reach a running daemon through mount(8); unmount and mount again");
+        complain(
+            "'remount' cannot reach a running daemon through mount(8); unmount and mount again");
         return std::nullopt;
     }
     line.foreground |= line.debug;

@@ -1,4 +1,5 @@
-// What was typed: wbfat DEVICE MOUNTPOINT [-o OPTIONS] [-f] [-d]. Spelled as mount(8) calls a helper.
+// What was typed: wbfat DEVICE MOUNTPOINT [-o OPTIONS] [-f] [-d]. Spelled as mount(8) calls a
+// helper.
 #pragma once
 
 #include <optional>
@@ -19,8 +20,8 @@ struct CommandLine {
     DaemonOptions options;
 };
 
-// Parses; for -h and -V prints and leaves the exit code, for a mistake prints one sentence on stderr.
-// Returns the command line, or nullopt with `exit_code` set.
+// Parses; for -h and -V prints and leaves the exit code, for a mistake prints one sentence on
+// stderr. Returns the command line, or nullopt with `exit_code` set.
 std::optional<CommandLine> parse_command_line(int argc, char** argv, int& exit_code);
 
 }  // namespace wbfat::daemon

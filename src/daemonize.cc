@@ -1,11 +1,11 @@
 // fork(2) and the pipe between the two.
 #include "src/daemonize.h"
 
-#include <array>
-#include <cstdlib>
-
 #include <fcntl.h>
 #include <unistd.h>
+
+#include <array>
+#include <cstdlib>
 
 #include "src/command_line.h"
 #include "src/log.h"

@@ -1,4 +1,5 @@
-// Into the background, the parent waiting for the verdict: its exit code says whether the mount succeeded.
+// Into the background, the parent waiting for the verdict: its exit code says whether the mount
+// succeeded.
 #pragma once
 
 namespace wbfat::daemon {
@@ -6,8 +7,9 @@ namespace wbfat::daemon {
 // The child's end of the pipe to the waiting parent; in the foreground a dummy.
 class Verdict {
 public:
-    // Forks unless `foreground`; only the child (or the foreground process) returns. Before any thread is started.
-    // The parent exits with the code that the child reports, or kExitSystem if the child dies without a word.
+    // Forks unless `foreground`; only the child (or the foreground process) returns. Before any
+    // thread is started. The parent exits with the code that the child reports, or kExitSystem if
+    // the child dies without a word.
     explicit Verdict(bool foreground);
     ~Verdict();
     Verdict(const Verdict&) = delete;

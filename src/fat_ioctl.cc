@@ -1,6 +1,7 @@
 // The FAT ioctls.
 #include "src/fat_ioctl.h"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -20,7 +21,8 @@ namespace wbfat::daemon {
 
 namespace {
 
-// Two entries: the short name, then the long one or "". Source: struct __fat_dirent of linux/msdos_fs.h.
+// Two entries: the short name, then the long one or "". Source: struct __fat_dirent of
+// linux/msdos_fs.h.
 using BothNames = std::array<__fat_dirent, 2>;
 
 fs::Volume& volume_of(fuse_req_t request) {
@@ -46,6 +48,9 @@ void set_attributes(fuse_req_t request, fs::Inode& inode, const IoctlRequest& io
     if (!set.has_value()) {
         return reply_result(request, set);
     }
+    // The read-only bit is the mode's w, which the kernel has cached.
+    const fuse_ino_t ino = inode.is_root() ? FUSE_ROOT_ID : reinterpret_cast<fuse_ino_t>(&inode);
+    static_cast<Server*>(fuse_req_userdata(request))->invalidator.invalidate_attributes(ino);
     static_cast<void>(fuse_reply_ioctl(request, 0, nullptr, 0));
 }
 
@@ -73,7 +78,8 @@ Result<bool> next_names(fs::Inode& dir, IoctlPosition& position, BothNames& name
     return found;
 }
 
-void read_both_names(fuse_req_t request, fs::Inode& dir, const IoctlRequest& ioctl, IoctlPosition& position) {
+void read_both_names(fuse_req_t request, fs::Inode& dir, const IoctlRequest& ioctl,
+                     IoctlPosition& position) {
     BothNames names{};
     if (ioctl.out_bytes < sizeof(names)) {
         return reply_errno(request, EINVAL);
@@ -94,7 +100,9 @@ void trim(fuse_req_t request, const IoctlRequest& ioctl) {
         return reply_errno(request, EPERM);
     }
     std::memcpy(&range, ioctl.in, sizeof(range));
-    const Result<std::uint64_t> trimmed = volume_of(request).trim(range.start, range.len, range.minlen);
+    range.minlen = std::max<__u64>(range.minlen, volume_of(request).geometry().sector_bytes);
+    const Result<std::uint64_t> trimmed =
+        volume_of(request).trim(range.start, range.len, range.minlen);
     if (!trimmed.has_value()) {
         return reply_errno(request, trimmed.error().value);
     }
@@ -104,7 +112,8 @@ void trim(fuse_req_t request, const IoctlRequest& ioctl) {
 
 }  // namespace
 
-void serve_fat_ioctl(fuse_req_t request, fs::Inode& inode, const IoctlRequest& ioctl, IoctlPosition* position) {
+void serve_fat_ioctl(fuse_req_t request, fs::Inode& inode, const IoctlRequest& ioctl,
+                     IoctlPosition* position) {
     switch (ioctl.command) {
         case FAT_IOCTL_GET_ATTRIBUTES:
             return reply_number(request, ioctl, fs::get_fat_attributes(inode));

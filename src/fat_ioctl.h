@@ -24,6 +24,7 @@ struct IoctlRequest {
 };
 
 // Replies in any case. `position` is null for files.
-void serve_fat_ioctl(fuse_req_t request, fs::Inode& inode, const IoctlRequest& ioctl, IoctlPosition* position);
+void serve_fat_ioctl(fuse_req_t request, fs::Inode& inode, const IoctlRequest& ioctl,
+                     IoctlPosition* position);
 
 }  // namespace wbfat::daemon

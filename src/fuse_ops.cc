@@ -1,6 +1,8 @@
 // The request handlers, in the order of fuse_lowlevel_ops.
 #include "src/fuse_ops.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -10,7 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include <fcntl.h>
 #include <linux/falloc.h>
 #include <sys/statvfs.h>
 
@@ -24,12 +25,14 @@ namespace wbfat::daemon {
 
 namespace {
 
-// Seconds. Only we change the volume, so what the kernel has learnt stays true until it asks us for a change.
+// Seconds. Only we change the volume, so what the kernel has learnt stays true until it asks us for
+// a change.
 constexpr double kForever = 86400.0;
 
 constexpr unsigned kMaxWriteBytes = 1U << 20;
 constexpr unsigned kMaxReadaheadBytes = 1U << 20;
-// With the writeback cache the kernel keeps mtime itself and must round it as the disk does: 2 s are not on offer.
+// With the writeback cache the kernel keeps mtime itself and must round it as the disk does: 2 s
+// are not on offer.
 constexpr unsigned kTimeGranularityNs = 1'000'000'000;
 
 // Bytes per step of copy_file_range.
@@ -96,17 +99,29 @@ void reply_attr(fuse_req_t request, fs::Inode& inode) {
     static_cast<void>(fuse_reply_attr(request, &attr, attr_timeout(server_of(request))));
 }
 
-// A name is gone or means something else: other spellings of it that the kernel may hold must go too.
-void forget_spellings(fuse_req_t request, fuse_ino_t parent, const std::string& canonical, const char* spelled) {
+// A name is gone or means something else: other spellings of it that the kernel may hold must go
+// too. Called after the reply (invalidator.h says why), which has freed the request.
+void forget_spellings(Server& server, fuse_ino_t parent, const std::string& canonical,
+                      const std::string& spelled) {
     if (!canonical.empty() && canonical != spelled) {
-        server_of(request).invalidator.invalidate_entry(parent, canonical);
+        server.invalidator.invalidate_entry(parent, canonical);
     }
 }
 
-// Whether a name just made is shown as it was spelled: trailing dots are dropped, and shortname= may change the case.
+// A dentry that must not outlive this request: readdir shows its name otherwise.
+void forget_spelled_otherwise(Server& server, fuse_ino_t parent, const std::string& canonical,
+                              const std::string& spelled) {
+    if (!canonical.empty() && canonical != spelled) {
+        server.invalidator.invalidate_entry(parent, spelled);
+    }
+}
+
+// Whether a name just made is shown as it was spelled: trailing dots are dropped, and shortname=
+// may change the case.
 bool shown_as_spelled(const Server& server, std::string_view name) {
     const fs::ShortNameMode mode = server.options.fs.shortname;
-    return !name.ends_with('.') && (mode == fs::ShortNameMode::kMixed || mode == fs::ShortNameMode::kWinNt);
+    return !name.ends_with('.') &&
+           (mode == fs::ShortNameMode::kMixed || mode == fs::ShortNameMode::kWinNt);
 }
 
 // How readdir shows `name`, or "" when there is no such name.
@@ -135,7 +150,8 @@ void op_init(void* user_data, fuse_conn_info* connection) {
     want(FUSE_CAP_EXPLICIT_INVAL_DATA);
     want(FUSE_CAP_AUTO_INVAL_DATA, false);
     want(FUSE_CAP_ATOMIC_O_TRUNC, false);
-    // Copying a request is cheaper here than moving its pages through a pipe (measured: performance.md 2).
+    // Copying a request is cheaper here than moving its pages through a pipe (measured:
+    // performance.md 2).
     want(FUSE_CAP_SPLICE_READ, false);
     want(FUSE_CAP_SPLICE_WRITE, false);
     want(FUSE_CAP_SPLICE_MOVE, false);
@@ -146,6 +162,7 @@ void op_init(void* user_data, fuse_conn_info* connection) {
     }
     connection->max_write = kMaxWriteBytes;
     connection->max_readahead = kMaxReadaheadBytes;
+    connection->max_read = server.max_read_bytes;
 }
 
 void op_destroy(void* user_data) {
@@ -182,7 +199,8 @@ void op_getattr(fuse_req_t request, fuse_ino_t ino, fuse_file_info*) {
     reply_attr(request, inode_of(request, ino));
 }
 
-void op_setattr(fuse_req_t request, fuse_ino_t ino, struct stat* attr, int to_set, fuse_file_info*) {
+void op_setattr(fuse_req_t request, fuse_ino_t ino, struct stat* attr, int to_set,
+                fuse_file_info*) {
     fs::Inode& inode = inode_of(request, ino);
     const timespec now = server_of(request).volume.now();
     fs::AttrChange change;
@@ -230,40 +248,50 @@ void op_mkdir(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t) {
 }
 
 void op_unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
+    Server& server = server_of(request);
     fs::Inode& dir = inode_of(request, parent);
     const std::string canonical = canonical_name(dir, name);
     const Result<> removed = fs::unlink(dir, name);
     reply_result(request, removed);
     if (removed.has_value()) {
-        forget_spellings(request, parent, canonical, name);
+        forget_spellings(server, parent, canonical, name);
     }
 }
 
 void op_rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
+    Server& server = server_of(request);
     fs::Inode& dir = inode_of(request, parent);
     const std::string canonical = canonical_name(dir, name);
     const Result<> removed = fs::rmdir(dir, name);
     reply_result(request, removed);
     if (removed.has_value()) {
-        forget_spellings(request, parent, canonical, name);
+        forget_spellings(server, parent, canonical, name);
     }
 }
 
-void op_rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t new_parent, const char* new_name,
-               unsigned flags) {
+void op_rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino_t new_parent,
+               const char* new_name, unsigned flags) {
+    Server& server = server_of(request);
     fs::Inode& dir = inode_of(request, parent);
     fs::Inode& new_dir = inode_of(request, new_parent);
     const std::string canonical = canonical_name(dir, name);
     const std::string new_canonical = canonical_name(new_dir, new_name);
     const Result<> renamed = fs::rename(dir, name, new_dir, new_name, flags);
+    const std::string now = canonical_name(dir, name);
+    const std::string new_now = canonical_name(new_dir, new_name);
     reply_result(request, renamed);
     if (renamed.has_value()) {
-        forget_spellings(request, parent, canonical, name);
-        forget_spellings(request, new_parent, new_canonical, new_name);
+        forget_spellings(server, parent, canonical, name);
+        forget_spellings(server, new_parent, new_canonical, new_name);
+        // The kernel moves its dentry to the new name as spelled, and with it the timeout of a
+        // canonical name.
+        forget_spelled_otherwise(server, parent, now, name);
+        forget_spelled_otherwise(server, new_parent, new_now, new_name);
     }
 }
 
-// FAT has neither links nor special files; EPERM is what vfat answers, where no handler would mean ENOSYS.
+// FAT has neither links nor special files; EPERM is what vfat answers, where no handler would mean
+// ENOSYS.
 void op_symlink(fuse_req_t request, const char*, fuse_ino_t, const char*) {
     reply_errno(request, EPERM);
 }
@@ -277,12 +305,14 @@ void op_link(fuse_req_t request, fuse_ino_t, fuse_ino_t, const char*) {
 // Fills info->fh and the caching flags.
 void open_file(fuse_req_t request, fs::InodeRef inode, fuse_file_info& info) {
     fs::File::Flags flags;
-    flags.access = (info.flags & O_ACCMODE) == O_RDONLY ? fs::File::Access::kReadOnly : fs::File::Access::kReadWrite;
+    flags.access = (info.flags & O_ACCMODE) == O_RDONLY ? fs::File::Access::kReadOnly
+                                                        : fs::File::Access::kReadWrite;
     flags.dsync = (info.flags & O_DSYNC) != 0;
     flags.sync = (info.flags & O_SYNC) == O_SYNC;
     // With the writeback cache the kernel appends by itself and sends absolute offsets.
     Server& server = server_of(request);
-    flags.append = (info.flags & O_APPEND) != 0 && server.options.kernel_cache != KernelCache::kWriteback;
+    flags.append =
+        (info.flags & O_APPEND) != 0 && server.options.kernel_cache != KernelCache::kWriteback;
     info.fh = server.references.add(std::make_unique<fs::File>(std::move(inode), flags));
     info.direct_io = caches_nothing(server) ? 1 : 0;
     info.keep_cache = caches_nothing(server) ? 0 : 1;
@@ -296,22 +326,26 @@ void op_open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* info) {
     if ((info->flags & O_ACCMODE) != O_RDONLY && server_of(request).volume.is_read_only()) {
         return reply_errno(request, EROFS);
     }
+    Server& server = server_of(request);
     open_file(request, fs::InodeRef(inode), *info);
     if (fuse_reply_open(request, info) != 0) {
-        server_of(request).references.release_file(info->fh);
+        server.references.release_file(info->fh);
     }
 }
 
-void op_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t, fuse_file_info* info) {
+void op_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t,
+               fuse_file_info* info) {
     Result<fs::InodeRef> made = fs::create(inode_of(request, parent), name);
     if (!made.has_value()) {
         return reply_errno(request, made.error().value);
     }
+    Server& server = server_of(request);
     open_file(request, *made, *info);
-    const fuse_entry_param entry = make_entry(server_of(request), *std::move(made), shown_as_spelled(server_of(request), name));
+    const fuse_entry_param entry =
+        make_entry(server, *std::move(made), shown_as_spelled(server, name));
     if (fuse_reply_create(request, &entry, info) != 0) {
-        server_of(request).references.release_file(info->fh);
-        take_back_entry(server_of(request), entry);
+        server.references.release_file(info->fh);
+        take_back_entry(server, entry);
     }
 }
 
@@ -324,9 +358,11 @@ void op_read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fus
     reply_pages(request, pages);
 }
 
-void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t offset, fuse_file_info* info) {
+void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t offset,
+                  fuse_file_info* info) {
     const std::size_t size = fuse_buf_size(source);
-    // Each piece of a page frame is filled from where the last one ended; fuse_buf_copy moves source's position.
+    // Each piece of a page frame is filled from where the last one ended; fuse_buf_copy moves
+    // source's position.
     const auto copy = [source](std::span<std::byte> piece) -> Result<> {
         fuse_bufvec target{};
         target.count = 1;
@@ -338,7 +374,8 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
         }
         return static_cast<std::size_t>(copied) == piece.size() ? Result<>{} : Result<>{Errno{EIO}};
     };
-    const Result<std::size_t> written = file_of(info).write(static_cast<std::uint64_t>(offset), size, copy);
+    const Result<std::size_t> written =
+        file_of(info).write(static_cast<std::uint64_t>(offset), size, copy);
     if (!written.has_value()) {
         return reply_errno(request, written.error().value);
     }
@@ -358,7 +395,8 @@ void op_fsync(fuse_req_t request, fuse_ino_t, int datasync, fuse_file_info* info
     reply_result(request, file_of(info).fsync(datasync != 0));
 }
 
-void op_fallocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length, fuse_file_info* info) {
+void op_fallocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t length,
+                  fuse_file_info* info) {
     if (offset < 0 || length <= 0) {
         return reply_errno(request, EINVAL);
     }
@@ -370,16 +408,18 @@ void op_lseek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_fil
     if (offset < 0) {
         return reply_errno(request, ENXIO);
     }
-    const Result<std::uint64_t> found = file_of(info).lseek(static_cast<std::uint64_t>(offset), whence);
+    const Result<std::uint64_t> found =
+        file_of(info).lseek(static_cast<std::uint64_t>(offset), whence);
     if (!found.has_value()) {
         return reply_errno(request, found.error().value);
     }
     static_cast<void>(fuse_reply_lseek(request, static_cast<off_t>(*found)));
 }
 
-// Copies [offset, offset + length) of `source` to `target` through our own pages: no byte visits the kernel.
-Result<std::size_t> copy_step(fs::File& source, std::uint64_t offset, fs::File& target, std::uint64_t target_offset,
-                              std::size_t length) {
+// Copies [offset, offset + length) of `source` to `target` through our own pages: no byte visits
+// the kernel.
+Result<std::size_t> copy_step(fs::File& source, std::uint64_t offset, fs::File& target,
+                              std::uint64_t target_offset, std::size_t length) {
     cache::PageVec pages;
     TRY_VOID(source.read(offset, length, pages));
     std::vector<std::byte> bytes;
@@ -396,8 +436,9 @@ Result<std::size_t> copy_step(fs::File& source, std::uint64_t offset, fs::File& 
     });
 }
 
-void op_copy_file_range(fuse_req_t request, fuse_ino_t, off_t offset_in, fuse_file_info* info_in, fuse_ino_t,
-                        off_t offset_out, fuse_file_info* info_out, std::size_t length, int flags) {
+void op_copy_file_range(fuse_req_t request, fuse_ino_t, off_t offset_in, fuse_file_info* info_in,
+                        fuse_ino_t, off_t offset_out, fuse_file_info* info_out, std::size_t length,
+                        int flags) {
     if (flags != 0 || offset_in < 0 || offset_out < 0) {
         return reply_errno(request, EINVAL);
     }
@@ -405,8 +446,8 @@ void op_copy_file_range(fuse_req_t request, fuse_ino_t, off_t offset_in, fuse_fi
     while (done < length) {
         const std::size_t step = std::min(kCopyStepBytes, length - done);
         const Result<std::size_t> copied =
-            copy_step(file_of(info_in), static_cast<std::uint64_t>(offset_in) + done, file_of(info_out),
-                      static_cast<std::uint64_t>(offset_out) + done, step);
+            copy_step(file_of(info_in), static_cast<std::uint64_t>(offset_in) + done,
+                      file_of(info_out), static_cast<std::uint64_t>(offset_out) + done, step);
         if (!copied.has_value()) {
             if (done == 0) {
                 return reply_errno(request, copied.error().value);
@@ -444,23 +485,26 @@ void op_releasedir(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
     reply_errno(request, 0);
 }
 
-void op_readdir(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t cookie, fuse_file_info*) {
+void op_readdir(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t cookie,
+                fuse_file_info*) {
     std::vector<char> buffer(size);
     std::size_t used = 0;
     const Result<> listed =
-        fs::readdir(inode_of(request, ino), static_cast<std::uint64_t>(cookie), [&](const fs::DirEntryView& view) {
-            struct stat attr {};
-            attr.st_ino = view.ino;
-            attr.st_mode = view.is_directory ? S_IFDIR : S_IFREG;
-            const std::string name(view.name);
-            const std::size_t needed = fuse_add_direntry(request, buffer.data() + used, size - used, name.c_str(),
-                                                         &attr, static_cast<off_t>(view.next_cookie));
-            if (needed > size - used) {
-                return false;
-            }
-            used += needed;
-            return true;
-        });
+        fs::readdir(inode_of(request, ino), static_cast<std::uint64_t>(cookie),
+                    [&](const fs::DirEntryView& view) {
+                        struct stat attr {};
+                        attr.st_ino = view.ino;
+                        attr.st_mode = view.is_directory ? S_IFDIR : S_IFREG;
+                        const std::string name(view.name);
+                        const std::size_t needed = fuse_add_direntry(
+                            request, buffer.data() + used, size - used, name.c_str(), &attr,
+                            static_cast<off_t>(view.next_cookie));
+                        if (needed > size - used) {
+                            return false;
+                        }
+                        used += needed;
+                        return true;
+                    });
     if (!listed.has_value() && used == 0) {
         return reply_result(request, listed);
     }
@@ -482,7 +526,8 @@ Result<std::vector<Listed>> list_some(fs::Inode& dir, std::uint64_t cookie, std:
     std::vector<Listed> names;
     std::size_t room = size;
     TRY_VOID(fs::readdir(dir, cookie, [&](const fs::DirEntryView& view) {
-        names.push_back({std::string(view.name), view.ino, view.is_directory, static_cast<off_t>(view.next_cookie)});
+        names.push_back({std::string(view.name), view.ino, view.is_directory,
+                         static_cast<off_t>(view.next_cookie)});
         room -= std::min(room, kSmallestEntryBytes);
         return room >= kSmallestEntryBytes;
     }));
@@ -497,9 +542,11 @@ fuse_entry_param dots_entry(const Listed& listed) {
     return entry;
 }
 
-void op_readdirplus(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t cookie, fuse_file_info*) {
+void op_readdirplus(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t cookie,
+                    fuse_file_info*) {
     fs::Inode& dir = inode_of(request, ino);
-    const Result<std::vector<Listed>> names = list_some(dir, static_cast<std::uint64_t>(cookie), size);
+    const Result<std::vector<Listed>> names =
+        list_some(dir, static_cast<std::uint64_t>(cookie), size);
     if (!names.has_value()) {
         return reply_errno(request, names.error().value);
     }
@@ -517,8 +564,9 @@ void op_readdirplus(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t 
             }
             entry = make_entry(server_of(request), std::move(found->inode), found->canonical);
         }
-        const std::size_t needed = fuse_add_direntry_plus(request, buffer.data() + used, size - used,
-                                                          listed.name.c_str(), &entry, listed.next_cookie);
+        const std::size_t needed =
+            fuse_add_direntry_plus(request, buffer.data() + used, size - used, listed.name.c_str(),
+                                   &entry, listed.next_cookie);
         if (needed > size - used) {
             if (!dots) {
                 take_back_entry(server_of(request), entry);
@@ -551,18 +599,20 @@ void op_statfs(fuse_req_t request, fuse_ino_t) {
     static_cast<void>(fuse_reply_statfs(request, &out));
 }
 
-// The kernel checks modes itself (default_permissions); what is left is whether the volume takes writes.
+// The kernel checks modes itself (default_permissions); what is left is whether the volume takes
+// writes.
 void op_access(fuse_req_t request, fuse_ino_t, int mask) {
     const bool refused = (mask & W_OK) != 0 && server_of(request).volume.is_read_only();
     reply_errno(request, refused ? EROFS : 0);
 }
 
-void op_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void*, fuse_file_info* info, unsigned flags,
-              const void* in, std::size_t in_bytes, std::size_t out_bytes) {
+void op_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void*, fuse_file_info* info,
+              unsigned flags, const void* in, std::size_t in_bytes, std::size_t out_bytes) {
     if ((flags & FUSE_IOCTL_COMPAT) != 0) {
         return reply_errno(request, ENOTTY);
     }
-    IoctlPosition* const position = (flags & FUSE_IOCTL_DIR) != 0 ? &dir_of(info).ioctl_position : nullptr;
+    IoctlPosition* const position =
+        (flags & FUSE_IOCTL_DIR) != 0 ? &dir_of(info).ioctl_position : nullptr;
     serve_fat_ioctl(request, inode_of(request, ino), {command, in, in_bytes, out_bytes}, position);
 }
 

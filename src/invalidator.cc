@@ -37,6 +37,11 @@ void Invalidator::invalidate_entry(fuse_ino_t parent, std::string name) {
     wake_.notify_one();
 }
 
+void Invalidator::invalidate_attributes(fuse_ino_t ino) {
+    // A negative offset: attributes only. ENOENT: the kernel does not know the inode any more.
+    static_cast<void>(fuse_lowlevel_notify_inval_inode(session_, ino, -1, 0));
+}
+
 void Invalidator::run() {
     std::unique_lock lock(mutex_);
     while (!stopping_) {
@@ -48,8 +53,8 @@ void Invalidator::run() {
         queue_.pop_front();
         lock.unlock();
         // ENOENT: the kernel had no such dentry, which is the usual case.
-        static_cast<void>(
-            fuse_lowlevel_notify_inval_entry(session_, entry.parent, entry.name.c_str(), entry.name.size()));
+        static_cast<void>(fuse_lowlevel_notify_inval_entry(session_, entry.parent,
+                                                           entry.name.c_str(), entry.name.size()));
         lock.lock();
     }
 }

@@ -1,8 +1,9 @@
 // Tells the kernel about names that it cached under another spelling.
 //
-// The kernel keeps a dentry per spelling. "foo" and "FOO" are one file here, so removing it as "foo" must drop the
-// dentry "FOO" too. The notification takes the parent's lock in the kernel, which the request that removed the name
-// still holds: so it is sent from a thread of its own, after the reply.
+// The kernel keeps a dentry per spelling. "foo" and "FOO" are one file here, so removing it as
+// "foo" must drop the dentry "FOO" too. The notification takes the parent's lock in the kernel,
+// which the request that removed the name still holds: so it is sent from a thread of its own,
+// after the reply.
 #pragma once
 
 #include <condition_variable>
@@ -28,6 +29,9 @@ public:
     void stop();
     // The entry `name` of directory `parent` is gone or something else now.
     void invalidate_entry(fuse_ino_t parent, std::string name);
+    // What stat showed of `ino` is no longer so. Takes no lock in the kernel: may be sent before
+    // the reply.
+    void invalidate_attributes(fuse_ino_t ino);
 
 private:
     void run();

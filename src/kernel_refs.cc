@@ -9,7 +9,8 @@ namespace wbfat::daemon {
 namespace {
 
 fs::Inode& inode_at(std::uint64_t nodeid) {
-    return *reinterpret_cast<fs::Inode*>(nodeid);  // NOLINT(performance-no-int-to-ptr): add_lookup made it
+    return *reinterpret_cast<fs::Inode*>(
+        nodeid);  // NOLINT(performance-no-int-to-ptr): add_lookup made it
 }
 
 void put_refs(fs::Inode& inode, std::uint64_t count) {

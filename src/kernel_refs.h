@@ -1,10 +1,11 @@
 // What the kernel holds of us: lookup counts of inodes, open files, open directories.
 //
-// FORGET and RELEASE give them back one by one; but when the connection ends (umount -l, a killed mount, a busy plain
-// umount) the kernel forgets without telling. drop_all() then gives back whatever is left, so that unlinked files are
-// freed and the volume can be closed clean.
+// FORGET and RELEASE give them back one by one; but when the connection ends (umount -l, a killed
+// mount, a busy plain umount) the kernel forgets without telling. drop_all() then gives back
+// whatever is left, so that unlinked files are freed and the volume can be closed clean.
 //
-// Locking: one mutex, a leaf: references and handles are dropped outside it, since the last one may free clusters.
+// Locking: one mutex, a leaf: references and handles are dropped outside it, since the last one may
+// free clusters.
 #pragma once
 
 #include <cstdint>
@@ -42,9 +43,10 @@ public:
 
 private:
     std::mutex mutex_;
-    std::unordered_map<std::uint64_t, std::uint64_t> lookups_;                   // guarded by mutex_
-    std::unordered_map<std::uint64_t, std::unique_ptr<fs::File>> files_;         // guarded by mutex_
-    std::unordered_map<std::uint64_t, std::unique_ptr<DirHandle>> directories_;  // guarded by mutex_
+    std::unordered_map<std::uint64_t, std::uint64_t> lookups_;            // guarded by mutex_
+    std::unordered_map<std::uint64_t, std::unique_ptr<fs::File>> files_;  // guarded by mutex_
+    std::unordered_map<std::uint64_t, std::unique_ptr<DirHandle>>
+        directories_;  // guarded by mutex_
 };
 
 }  // namespace wbfat::daemon

@@ -1,11 +1,10 @@
 // stderr or syslog.
 #include "src/log.h"
 
-#include <utility>
-
+#include <fmt/core.h>
 #include <syslog.h>
 
-#include <fmt/core.h>
+#include <utility>
 
 namespace wbfat::daemon {
 

@@ -1,4 +1,5 @@
-// Where the daemon's sentences go: stderr while somebody looks at it, syslog once in the background.
+// Where the daemon's sentences go: stderr while somebody looks at it, syslog once in the
+// background.
 #pragma once
 
 #include <string>

@@ -1,15 +1,18 @@
 // wbfat DEVICE MOUNTPOINT: from the command line to the exit code.
+#include <fmt/core.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
 #include <csignal>
 #include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
 
-#include <fmt/core.h>
-#include <unistd.h>
-
 #include "cache/base/check.h"
 #include "cache/device/file_device.h"
+#include "cache/filemap.h"
 #include "cache/page_cache.h"
 #include "fs/volume.h"
 #include "src/command_line.h"
@@ -62,7 +65,17 @@ void block_ending_signals() {
 // Requests may sleep in a flush or in the brake on writers, so there are more threads than CPUs.
 unsigned serving_threads(const DaemonOptions& options) {
     constexpr unsigned kLeast = 4;
-    return options.threads != 0 ? options.threads : std::max(kLeast, 2 * std::thread::hardware_concurrency());
+    return options.threads != 0 ? options.threads
+                                : std::max(kLeast, 2 * std::thread::hardware_concurrency());
+}
+
+// What one read request may ask for: the pages of a reply are pinned until it is sent, and those of
+// all threads together must leave the cache room to breathe.
+std::uint32_t max_read_bytes(const DaemonOptions& options, cache::PageCache& cache) {
+    constexpr std::uint64_t kLeast = 16U << 10;
+    constexpr std::uint64_t kMost = 1U << 20;
+    const std::uint64_t share = cache::max_pinned_read_bytes(cache) / serving_threads(options);
+    return static_cast<std::uint32_t>(std::bit_floor(std::clamp(share, kLeast, kMost)));
 }
 
 // Opens the device; a device that only takes reads makes the mount read-only, as mount(8) does.
@@ -72,7 +85,8 @@ std::unique_ptr<cache::FileDevice> open_device(CommandLine& line) {
     options.direct_io = line.options.direct_io_device;
     options.offset_bytes = line.options.offset_bytes;
     auto opened = cache::FileDevice::open(line.device, options);
-    const bool refuses_writes = !opened.has_value() && (opened.error().code == EROFS || opened.error().code == EACCES);
+    const bool refuses_writes =
+        !opened.has_value() && (opened.error().code == EROFS || opened.error().code == EACCES);
     if (refuses_writes && !options.read_only) {
         options.read_only = true;
         auto again = cache::FileDevice::open(line.device, options);
@@ -89,7 +103,8 @@ std::unique_ptr<cache::FileDevice> open_device(CommandLine& line) {
     return std::move(*opened);
 }
 
-// One mount from open device to unmounted volume. Members are destroyed in reverse: the device goes last.
+// One mount from open device to unmounted volume. Members are destroyed in reverse: the device goes
+// last.
 class Mount {
 public:
     Mount(CommandLine& line, std::string device_path)
@@ -131,7 +146,8 @@ int Mount::open() {
     std::string why;
     auto volume = fs::Volume::mount(
         *device_, *cache_, line_.options.fs,
-        [this](fs::LogLevel level, const std::string& sentence) { log_.write(level, sentence); }, why);
+        [this](fs::LogLevel level, const std::string& sentence) { log_.write(level, sentence); },
+        why);
     if (!volume.has_value()) {
         complain(fmt::format("{}: {}", line_.device, why));
         return kExitMountFailed;
@@ -143,8 +159,14 @@ int Mount::open() {
         complain(fmt::format("{}: the root directory cannot be read", line_.device));
         return kExitMountFailed;
     }
-    server_ = std::unique_ptr<Server>(
-        new Server{*volume_, line_.options, *std::move(root), {}, {}, [this] { static_cast<void>(close_volume().code()); }});
+    server_ =
+        std::unique_ptr<Server>(new Server{*volume_,
+                                           line_.options,
+                                           *std::move(root),
+                                           max_read_bytes(line_.options, *cache_),
+                                           {},
+                                           {},
+                                           [this] { static_cast<void>(close_volume().code()); }});
     return kExitOk;
 }
 
@@ -152,11 +174,13 @@ std::unique_ptr<Session> Mount::mount_session() {
     Session::Options options;
     options.device = device_path_;
     options.mountpoint = line_.mountpoint;
-    options.block_device = device_->is_block_device() && ::geteuid() == 0 && line_.options.offset_bytes == 0;
+    options.block_device =
+        device_->is_block_device() && ::geteuid() == 0 && line_.options.offset_bytes == 0;
     options.block_bytes = device_->geometry().logical_block_bytes;
     options.read_only = volume_->is_read_only();
     options.debug = line_.debug;
     options.threads = serving_threads(line_.options);
+    options.max_read_bytes = server_->max_read_bytes;
     options.kernel = line_.options.kernel;
     if (options.block_device) {
         // mount(2) of type fuseblk claims the device for itself.
@@ -192,7 +216,8 @@ int Mount::serve(Verdict& verdict) {
     if (!line_.options.stats_file.empty()) {
         const Result<> written = write_stats_file(line_.options.stats_file, cache_->stats());
         if (!written.has_value()) {
-            log_.write(fs::LogLevel::kWarning, fmt::format("cannot write '{}'", line_.options.stats_file));
+            log_.write(fs::LogLevel::kWarning,
+                       fmt::format("cannot write '{}'", line_.options.stats_file));
         }
     }
     return closed.has_value() ? kExitOk : kExitSystem;
@@ -220,7 +245,8 @@ int run(int argc, char** argv) {
     }
     // Both are looked up again after chdir("/").
     const auto absolute = [](const std::string& path) {
-        const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr), &std::free);
+        const std::unique_ptr<char, decltype(&std::free)> real(::realpath(path.c_str(), nullptr),
+                                                               &std::free);
         return real ? std::string(real.get()) : path;
     };
     line->device = absolute(line->device);

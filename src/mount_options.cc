@@ -1,6 +1,9 @@
 // The option table.
 #include "src/mount_options.h"
 
+#include <fmt/core.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <functional>
@@ -9,9 +12,6 @@
 
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
-
-#include <fmt/core.h>
 
 namespace wbfat::daemon {
 
@@ -21,7 +21,8 @@ constexpr std::uint64_t kMinCacheBytes = 1ULL << 20;
 constexpr std::uint64_t kMaxDefaultCacheBytes = 1ULL << 30;
 constexpr int kMaxTimeOffsetMinutes = 24 * 60;
 
-// Applies a value; returns what would be right, or "" when it was accepted. `value` is empty for a bare option.
+// Applies a value; returns what would be right, or "" when it was accepted. `value` is empty for a
+// bare option.
 using Apply = std::function<std::string(DaemonOptions&, const std::string& value)>;
 
 enum class Takes : std::uint8_t { kNothing, kValue, kOptionalValue };
@@ -45,14 +46,14 @@ std::optional<T> parse_number(std::string_view text, int base) {
 }
 
 // Where an option's value goes, by kind of value.
-Apply flag(bool fs::MountOptions::* member, bool value = true) {
+Apply flag(bool fs::MountOptions::*member, bool value = true) {
     return [=](DaemonOptions& o, const std::string&) {
         o.fs.*member = value;
         return std::string{};
     };
 }
 
-Apply boolean(bool fs::MountOptions::* member) {
+Apply boolean(bool fs::MountOptions::*member) {
     return [=](DaemonOptions& o, const std::string& value) -> std::string {
         static constexpr std::string_view kYes[] = {"", "1", "yes", "true"};
         static constexpr std::string_view kNo[] = {"0", "no", "false"};
@@ -66,7 +67,7 @@ Apply boolean(bool fs::MountOptions::* member) {
 }
 
 template <typename T>
-Apply number(T fs::MountOptions::* member, int base, T max, const char* right) {
+Apply number(T fs::MountOptions::*member, int base, T max, const char* right) {
     return [=](DaemonOptions& o, const std::string& value) -> std::string {
         const std::optional<T> parsed = parse_number<T>(value, base);
         if (!parsed || *parsed > max) {
@@ -78,7 +79,7 @@ Apply number(T fs::MountOptions::* member, int base, T max, const char* right) {
 }
 
 template <typename T>
-Apply cache_number(T cache::PageCacheOptions::* member, T max, const char* right) {
+Apply cache_number(T cache::PageCacheOptions::*member, T max, const char* right) {
     return [=](DaemonOptions& o, const std::string& value) -> std::string {
         const std::optional<T> parsed = parse_number<T>(value, 10);
         if (!parsed || *parsed > max) {
@@ -173,7 +174,7 @@ Apply io_charset() {
     };
 }
 
-Apply size_option(std::uint64_t DaemonOptions::* member) {
+Apply size_option(std::uint64_t DaemonOptions::*member) {
     return [=](DaemonOptions& o, const std::string& value) -> std::string {
         const Result<std::uint64_t> bytes = parse_size(value);
         if (!bytes.has_value()) {
@@ -195,20 +196,24 @@ Apply cache_size() {
     };
 }
 
-std::vector<Option> vfat_options() {
+// vfat's options about owners and names.
+std::vector<Option> vfat_name_options() {
     using fs::MountOptions;
     constexpr const char* kOctal = "an octal mask such as 022";
     constexpr const char* kId = "a number";
     constexpr mode_t kAllModes = 0777;
     return {
-        {"uid", Takes::kValue, "N", "owner of every file (the caller)", number<uid_t>(&MountOptions::uid, 10, ~0U, kId)},
-        {"gid", Takes::kValue, "N", "group of every file (the caller's)", number<gid_t>(&MountOptions::gid, 10, ~0U, kId)},
+        {"uid", Takes::kValue, "N", "owner of every file (the caller)",
+         number<uid_t>(&MountOptions::uid, 10, ~0U, kId)},
+        {"gid", Takes::kValue, "N", "group of every file (the caller's)",
+         number<gid_t>(&MountOptions::gid, 10, ~0U, kId)},
         {"umask", Takes::kValue, "OCTAL", "fmask and dmask at once", umask_option()},
         {"fmask", Takes::kValue, "OCTAL", "mode bits taken from files (the caller's umask)",
          number<mode_t>(&MountOptions::fmask, 8, kAllModes, kOctal)},
         {"dmask", Takes::kValue, "OCTAL", "mode bits taken from directories (the caller's umask)",
          number<mode_t>(&MountOptions::dmask, 8, kAllModes, kOctal)},
-        {"allow_utime", Takes::kValue, "OCTAL", "who may set times besides the owner: 020, 002 (~dmask & 022)",
+        {"allow_utime", Takes::kValue, "OCTAL",
+         "who may set times besides the owner: 020, 002 (~dmask & 022)",
          number<mode_t>(&MountOptions::allow_utime, 8, 022, "020, 002 or 022")},
         {"codepage", Takes::kValue, "N", "code page of short names (437)",
          [](DaemonOptions& o, const std::string& value) {
@@ -216,39 +221,63 @@ std::vector<Option> vfat_options() {
              return std::string{};
          }},
         {"iocharset", Takes::kValue, "NAME", "character set of names here: utf8", io_charset()},
-        {"utf8", Takes::kOptionalValue, "BOOL", "names are UTF-8 (always)", boolean(&MountOptions::utf8)},
+        {"utf8", Takes::kOptionalValue, "BOOL", "names are UTF-8 (always)",
+         boolean(&MountOptions::utf8)},
         {"uni_xlate", Takes::kOptionalValue, "BOOL", "show what has no character as :XXXX",
          boolean(&MountOptions::uni_xlate)},
         {"nonumtail", Takes::kOptionalValue, "BOOL", "short names without ~1 where possible",
          boolean(&MountOptions::nonumtail)},
-        {"usefree", Takes::kNothing, "", "trust FSINFO's free count even on a dirty volume", flag(&MountOptions::usefree)},
-        {"quiet", Takes::kNothing, "", "swallow errors of chown and chmod", flag(&MountOptions::quiet)},
+        {"usefree", Takes::kNothing, "", "trust FSINFO's free count even on a dirty volume",
+         flag(&MountOptions::usefree)},
+        {"quiet", Takes::kNothing, "", "swallow errors of chown and chmod",
+         flag(&MountOptions::quiet)},
         {"check", Takes::kValue, "LEVEL", "names: relaxed, normal (default), strict",
-         choice<fs::NameCheck>({{"relaxed", fs::NameCheck::kRelaxed}, {"r", fs::NameCheck::kRelaxed},
-                                {"normal", fs::NameCheck::kNormal}, {"n", fs::NameCheck::kNormal},
-                                {"strict", fs::NameCheck::kStrict}, {"s", fs::NameCheck::kStrict}},
+         choice<fs::NameCheck>({{"relaxed", fs::NameCheck::kRelaxed},
+                                {"r", fs::NameCheck::kRelaxed},
+                                {"normal", fs::NameCheck::kNormal},
+                                {"n", fs::NameCheck::kNormal},
+                                {"strict", fs::NameCheck::kStrict},
+                                {"s", fs::NameCheck::kStrict}},
                                [](DaemonOptions& o, fs::NameCheck v) { o.fs.check = v; })},
         {"shortname", Takes::kValue, "MODE", "lower, win95, winnt, mixed (default)",
-         choice<fs::ShortNameMode>({{"lower", fs::ShortNameMode::kLower}, {"win95", fs::ShortNameMode::kWin95},
-                                    {"winnt", fs::ShortNameMode::kWinNt}, {"mixed", fs::ShortNameMode::kMixed}},
-                                   [](DaemonOptions& o, fs::ShortNameMode v) { o.fs.shortname = v; })},
+         choice<fs::ShortNameMode>(
+             {{"lower", fs::ShortNameMode::kLower},
+              {"win95", fs::ShortNameMode::kWin95},
+              {"winnt", fs::ShortNameMode::kWinNt},
+              {"mixed", fs::ShortNameMode::kMixed}},
+             [](DaemonOptions& o, fs::ShortNameMode v) { o.fs.shortname = v; })},
         {"nocase", Takes::kNothing, "", "shortname=win95",
          [](DaemonOptions& o, const std::string&) {
              o.fs.shortname = fs::ShortNameMode::kWin95;
              return std::string{};
          }},
-        {"tz", Takes::kValue, "UTC", "times on the disk are UTC (the system's time zone)", time_zone()},
-        {"time_offset", Takes::kValue, "MINUTES", "times on the disk are this far east of UTC", time_offset()},
-        {"showexec", Takes::kNothing, "", "x only on .EXE .COM .BAT", flag(&MountOptions::showexec)},
+    };
+}
+
+// vfat's options about times, modes and the volume.
+std::vector<Option> vfat_volume_options() {
+    using fs::MountOptions;
+    return {
+        {"tz", Takes::kValue, "UTC", "times on the disk are UTC (the system's time zone)",
+         time_zone()},
+        {"time_offset", Takes::kValue, "MINUTES", "times on the disk are this far east of UTC",
+         time_offset()},
+        {"showexec", Takes::kNothing, "", "x only on .EXE .COM .BAT",
+         flag(&MountOptions::showexec)},
         {"sys_immutable", Takes::kNothing, "", "the SYSTEM attribute needs a privilege to change",
          flag(&MountOptions::sys_immutable)},
-        {"flush", Takes::kNothing, "", "write everything when a written file is closed", flag(&MountOptions::flush)},
-        {"rodir", Takes::kNothing, "", "the READ_ONLY attribute counts for directories too", flag(&MountOptions::rodir)},
-        {"errors", Takes::kValue, "ACTION", "on a damaged volume: continue, remount-ro (default), panic",
-         choice<fs::ErrorPolicy>({{"continue", fs::ErrorPolicy::kContinue}, {"remount-ro", fs::ErrorPolicy::kRemountRo},
+        {"flush", Takes::kNothing, "", "write everything when a written file is closed",
+         flag(&MountOptions::flush)},
+        {"rodir", Takes::kNothing, "", "the READ_ONLY attribute counts for directories too",
+         flag(&MountOptions::rodir)},
+        {"errors", Takes::kValue, "ACTION",
+         "on a damaged volume: continue, remount-ro (default), panic",
+         choice<fs::ErrorPolicy>({{"continue", fs::ErrorPolicy::kContinue},
+                                  {"remount-ro", fs::ErrorPolicy::kRemountRo},
                                   {"panic", fs::ErrorPolicy::kPanic}},
                                  [](DaemonOptions& o, fs::ErrorPolicy v) { o.fs.errors = v; })},
-        {"discard", Takes::kNothing, "", "tell the device about freed clusters", flag(&MountOptions::discard)},
+        {"discard", Takes::kNothing, "", "tell the device about freed clusters",
+         flag(&MountOptions::discard)},
         {"dos1xfloppy", Takes::kNothing, "", "assume a DOS 1.x floppy where there is no BPB",
          flag(&MountOptions::dos1xfloppy)},
         {"debug", Takes::kNothing, "", nullptr, ignore()},
@@ -266,13 +295,18 @@ std::vector<Option> own_options() {
     constexpr const char* kCentisecs = "hundredths of a second, up to 360000";
     constexpr unsigned kMaxCentisecs = 360000;
     return {
-        {"cache_size", Takes::kValue, "SIZE", "memory for pages (a tenth of the RAM, at most 1G)", cache_size()},
-        {"cache", Takes::kValue, "MODE", "the kernel's cache before ours: none, auto (default), writeback",
-         choice<KernelCache>({{"none", KernelCache::kNone}, {"auto", KernelCache::kAuto},
+        {"cache_size", Takes::kValue, "SIZE", "memory for pages (a tenth of the RAM, at most 1G)",
+         cache_size()},
+        {"cache", Takes::kValue, "MODE",
+         "the kernel's cache before ours: none, auto (default), writeback",
+         choice<KernelCache>({{"none", KernelCache::kNone},
+                              {"auto", KernelCache::kAuto},
                               {"writeback", KernelCache::kWriteback}},
                              [](DaemonOptions& o, KernelCache v) { o.kernel_cache = v; })},
-        {"bug", Takes::kValue, "ACTION", "on a failed assertion: panic, shutdown (default), continue",
-         choice<BugAction>({{"panic", BugAction::kPanic}, {"shutdown", BugAction::kShutdown},
+        {"bug", Takes::kValue, "ACTION",
+         "on a failed assertion: panic, shutdown (default), continue",
+         choice<BugAction>({{"panic", BugAction::kPanic},
+                            {"shutdown", BugAction::kShutdown},
                             {"continue", BugAction::kContinue}},
                            [](DaemonOptions& o, BugAction v) { o.bug = v; })},
         {"direct_io_device", Takes::kNothing, "", "open the device with O_DIRECT",
@@ -297,15 +331,21 @@ std::vector<Option> own_options() {
          flag(&MountOptions::nobarrier)},
         {"commit", Takes::kValue, "SECONDS", "group commit at least this often (5)",
          number<unsigned>(&MountOptions::commit_seconds, 10, 3600U, "seconds from 0 to 3600")},
-        {"dirty_ratio", Takes::kValue, "PERCENT", "writers wait above this share of dirty pages (40)",
+        {"dirty_ratio", Takes::kValue, "PERCENT",
+         "writers wait above this share of dirty pages (40)",
          cache_number<unsigned>(&PageCacheOptions::dirty_ratio, 100, kPercent)},
-        {"dirty_background_ratio", Takes::kValue, "PERCENT", "background writeback above this share (10)",
+        {"dirty_background_ratio", Takes::kValue, "PERCENT",
+         "background writeback above this share (10)",
          cache_number<unsigned>(&PageCacheOptions::dirty_background_ratio, 100, kPercent)},
-        {"dirty_writeback_centisecs", Takes::kValue, "N", "how often the flusher looks for old pages (500)",
-         cache_number<unsigned>(&PageCacheOptions::dirty_writeback_centisecs, kMaxCentisecs, kCentisecs)},
+        {"dirty_writeback_centisecs", Takes::kValue, "N",
+         "how often the flusher looks for old pages (500)",
+         cache_number<unsigned>(&PageCacheOptions::dirty_writeback_centisecs, kMaxCentisecs,
+                                kCentisecs)},
         {"dirty_expire_centisecs", Takes::kValue, "N", "how old a dirty page may get (500)",
-         cache_number<unsigned>(&PageCacheOptions::dirty_expire_centisecs, kMaxCentisecs, kCentisecs)},
-        {"stats", Takes::kValue, "FILE", "write the page cache's counters there at unmount, as JSON",
+         cache_number<unsigned>(&PageCacheOptions::dirty_expire_centisecs, kMaxCentisecs,
+                                kCentisecs)},
+        {"stats", Takes::kValue, "FILE",
+         "write the page cache's counters there at unmount, as JSON",
          [](DaemonOptions& o, const std::string& value) {
              o.stats_file = value;
              return std::string{};
@@ -318,9 +358,11 @@ std::vector<Option> generic_options() {
     std::vector<Option> options = {
         {"ro", Takes::kNothing, "", "read-only", read_only(true)},
         {"rw", Takes::kNothing, "", "read-write (default)", read_only(false)},
-        {"sync", Takes::kNothing, "", "every change is on the disk when its call returns", flag(&MountOptions::sync)},
+        {"sync", Takes::kNothing, "", "every change is on the disk when its call returns",
+         flag(&MountOptions::sync)},
         {"async", Takes::kNothing, "", nullptr, flag(&MountOptions::sync, false)},
-        {"dirsync", Takes::kNothing, "", "the same for directory operations", flag(&MountOptions::dirsync)},
+        {"dirsync", Takes::kNothing, "", "the same for directory operations",
+         flag(&MountOptions::dirsync)},
         {"remount", Takes::kNothing, "", nullptr,
          [](DaemonOptions& o, const std::string&) {
              o.remount = true;
@@ -329,13 +371,14 @@ std::vector<Option> generic_options() {
         {"fsname", Takes::kValue, "", nullptr, ignore()},
         {"subtype", Takes::kValue, "", nullptr, ignore()},
     };
-    for (const char* name : {"allow_other", "allow_root", "auto_unmount", "nosuid", "suid", "nodev", "dev", "noexec",
-                             "exec", "noatime", "atime", "nodiratime"}) {
+    for (const char* name : {"allow_other", "allow_root", "auto_unmount", "nosuid", "suid", "nodev",
+                             "dev", "noexec", "exec", "noatime", "atime", "nodiratime"}) {
         options.push_back({name, Takes::kNothing, "", nullptr, to_kernel(name)});
     }
     // fstab's own words, which mount(8) passes on to a helper.
-    for (const char* name : {"auto", "noauto", "user", "nouser", "users", "group", "owner", "defaults", "nofail",
-                             "_netdev", "default_permissions", "relatime", "strictatime", "lazytime", "loud", "silent"}) {
+    for (const char* name : {"auto", "noauto", "user", "nouser", "users", "group", "owner",
+                             "defaults", "nofail", "_netdev", "default_permissions", "relatime",
+                             "strictatime", "lazytime", "loud", "silent"}) {
         options.push_back({name, Takes::kNothing, "", nullptr, ignore()});
     }
     return options;
@@ -343,12 +386,10 @@ std::vector<Option> generic_options() {
 
 const std::vector<Option>& all_options() {
     static const std::vector<Option> kOptions = [] {
-        std::vector<Option> options = own_options();
-        for (Option& option : vfat_options()) {
-            options.push_back(std::move(option));
-        }
-        for (Option& option : generic_options()) {
-            options.push_back(std::move(option));
+        std::vector<Option> options;
+        for (const auto& group :
+             {own_options(), vfat_name_options(), vfat_volume_options(), generic_options()}) {
+            options.insert(options.end(), group.begin(), group.end());
         }
         return options;
     }();
@@ -364,7 +405,8 @@ std::string parse_one(const std::string& text, DaemonOptions& options) {
         return {};
     }
     const auto& table = all_options();
-    const auto option = std::find_if(table.begin(), table.end(), [&](const Option& o) { return o.name == name; });
+    const auto option =
+        std::find_if(table.begin(), table.end(), [&](const Option& o) { return o.name == name; });
     if (option == table.end()) {
         return fmt::format("unknown mount option '{}'; wbfat -h lists them all", name);
     }

@@ -1,4 +1,5 @@
-// Every -o option: its spelling, its meaning, its help line. vfat's, ours, and what goes on to the kernel.
+// Every -o option: its spelling, its meaning, its help line. vfat's, ours, and what goes on to the
+// kernel.
 //
 // One table (mount_options.cc) is the parser, the help text and the list in the error message.
 #pragma once
@@ -29,8 +30,8 @@ struct DaemonOptions {
     BugAction bug = BugAction::kShutdown;
     bool direct_io_device = false;
     std::uint64_t offset_bytes = 0;
-    unsigned threads = 0;       // serving requests; 0: chosen from the number of CPUs
-    std::string stats_file;     // counters are written here at unmount; empty: nowhere
+    unsigned threads = 0;    // serving requests; 0: chosen from the number of CPUs
+    std::string stats_file;  // counters are written here at unmount; empty: nowhere
     bool remount = false;
     std::vector<std::string> kernel;  // for mount(2) and fusermount3, as given
 };

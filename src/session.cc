@@ -1,6 +1,9 @@
 // The session loop.
 #include "src/session.h"
 
+#include <fmt/core.h>
+#include <unistd.h>
+
 #include <cerrno>
 #include <chrono>
 #include <csignal>
@@ -10,9 +13,6 @@
 
 #include <linux/fuse.h>
 #include <sys/uio.h>
-#include <unistd.h>
-
-#include <fmt/core.h>
 
 namespace wbfat::daemon {
 
@@ -60,10 +60,13 @@ std::string escaped(const std::string& text) {
 
 }  // namespace
 
-std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowlevel_ops& ops, void* user_data,
-                                        std::function<int()> sync_fs, std::string& why) {
+std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowlevel_ops& ops,
+                                        void* user_data, std::function<int()> sync_fs,
+                                        std::string& why) {
     if (::access("/dev/fuse", F_OK) != 0) {
-        why = "there is no /dev/fuse: load the kernel module 'fuse' or give the container that device";
+        why =
+            "there is no /dev/fuse: load the kernel module 'fuse' or give the container that "
+            "device";
         return nullptr;
     }
     fuse_args args = FUSE_ARGS_INIT(0, nullptr);
@@ -72,6 +75,7 @@ std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowle
     add_option(args, "subtype=wbfat");
     add_option(args, "default_permissions");
     add_option(args, options.read_only ? "ro" : "rw");
+    add_option(args, fmt::format("max_read={}", options.max_read_bytes));
     if (options.block_device) {
         add_option(args, "blkdev");
         add_option(args, fmt::format("blksize={}", options.block_bytes));
@@ -90,8 +94,9 @@ std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowle
     }
     if (fuse_session_mount(session, options.mountpoint.c_str()) != 0) {
         fuse_session_destroy(session);
-        why = fmt::format("cannot mount on '{}': it must be an existing directory that you may write to",
-                          options.mountpoint);
+        why = fmt::format(
+            "cannot mount on '{}': it must be an existing directory that you may write to",
+            options.mountpoint);
         return nullptr;
     }
     return std::unique_ptr<Session>(new Session(session, options, std::move(sync_fs)));
@@ -145,7 +150,8 @@ void Session::worker() {
 }
 
 void Session::stop_workers(std::vector<std::thread>& workers) {
-    // A signal that arrives between a worker's test of the exit flag and its read is lost: repeat until all are out.
+    // A signal that arrives between a worker's test of the exit flag and its read is lost: repeat
+    // until all are out.
     while (running_.load() != 0) {
         for (std::thread& thread : workers) {
             ::pthread_kill(thread.native_handle(), kWakeSignal);

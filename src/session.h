@@ -1,7 +1,8 @@
 // The libfuse session: mounted, served by a fixed set of threads, unmounted.
 //
-// Every thread reads a request from /dev/fuse and serves it where it was read: handing it over would double its cost.
-// A thread may sleep in a request (fsync, a throttled write), so there are more of them than CPUs.
+// Every thread reads a request from /dev/fuse and serves it where it was read: handing it over
+// would double its cost. A thread may sleep in a request (fsync, a throttled write), so there are
+// more of them than CPUs.
 //
 // libfuse 3.14 does not know FUSE_SYNCFS (opcode 50); the loop answers it before libfuse sees it.
 #pragma once
@@ -21,20 +22,22 @@ namespace wbfat::daemon {
 class Session {
 public:
     struct Options {
-        std::string device;      // shown by mount and df
+        std::string device;  // shown by mount and df
         std::string mountpoint;
         bool block_device = false;  // mount as fuseblk: umount then waits for us
         std::uint32_t block_bytes = 512;
         bool read_only = false;
         bool debug = false;
         unsigned threads = 4;
-        std::vector<std::string> kernel;  // further mount options
+        std::uint32_t max_read_bytes = 1U << 20;  // of one request; a power of two
+        std::vector<std::string> kernel;          // further mount options
     };
 
     // `ops` and `user_data` go to libfuse; `sync_fs` answers FUSE_SYNCFS with an errno or 0.
     // Errors: `why` is one sentence.
-    static std::unique_ptr<Session> mount(const Options& options, const fuse_lowlevel_ops& ops, void* user_data,
-                                          std::function<int()> sync_fs, std::string& why);
+    static std::unique_ptr<Session> mount(const Options& options, const fuse_lowlevel_ops& ops,
+                                          void* user_data, std::function<int()> sync_fs,
+                                          std::string& why);
     ~Session();
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
@@ -42,9 +45,9 @@ public:
     fuse_session& handle() {
         return *session_;
     }
-    // Serves until the kernel ends the session (umount) or SIGINT, SIGTERM or SIGHUP arrives, then unmounts.
-    // The three signals must be blocked in the calling thread before any thread was started.
-    // Returns the signal that ended it, or 0.
+    // Serves until the kernel ends the session (umount) or SIGINT, SIGTERM or SIGHUP arrives, then
+    // unmounts. The three signals must be blocked in the calling thread before any thread was
+    // started. Returns the signal that ended it, or 0.
     int serve();
 
 private:

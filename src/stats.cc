@@ -1,25 +1,33 @@
 // PageCacheStats -> JSON.
 #include "src/stats.h"
 
+#include <fmt/core.h>
+
 #include <cerrno>
 #include <cstdio>
 #include <utility>
-
-#include <fmt/core.h>
 
 namespace wbfat::daemon {
 
 std::string stats_to_json(const cache::PageCacheStats& stats) {
     const std::pair<const char*, std::uint64_t> fields[] = {
-        {"nr_frames", stats.nr_frames},         {"nr_free", stats.nr_free},
-        {"nr_cached", stats.nr_cached},         {"nr_dirty", stats.nr_dirty},
-        {"nr_writeback", stats.nr_writeback},   {"pages_dirtied", stats.pages_dirtied},
-        {"pages_written", stats.pages_written}, {"pages_read", stats.pages_read},
+        {"nr_frames", stats.nr_frames},
+        {"nr_free", stats.nr_free},
+        {"nr_cached", stats.nr_cached},
+        {"nr_dirty", stats.nr_dirty},
+        {"nr_writeback", stats.nr_writeback},
+        {"pages_dirtied", stats.pages_dirtied},
+        {"pages_written", stats.pages_written},
+        {"pages_read", stats.pages_read},
         {"pages_reclaimed", stats.pages_reclaimed},
-        {"bios_read", stats.bios_read},         {"bios_written", stats.bios_written},
-        {"lock_waits", stats.lock_waits},       {"writeback_waits", stats.writeback_waits},
-        {"throttle_waits", stats.throttle_waits}, {"reclaim_waits", stats.reclaim_waits},
-        {"write_errors", stats.write_errors},   {"read_errors", stats.read_errors},
+        {"bios_read", stats.bios_read},
+        {"bios_written", stats.bios_written},
+        {"lock_waits", stats.lock_waits},
+        {"writeback_waits", stats.writeback_waits},
+        {"throttle_waits", stats.throttle_waits},
+        {"reclaim_waits", stats.reclaim_waits},
+        {"write_errors", stats.write_errors},
+        {"read_errors", stats.read_errors},
     };
     std::string json = "{";
     for (const auto& [name, value] : fields) {

@@ -1,8 +1,8 @@
 // Result<T>: a value or an errno, for I/O and resource errors only.
 //
-// The three kinds of failure are never mixed (see DESIGN.md): a bug goes to BUG_ON, a damaged volume to fs_error(),
-// and everything the caller can be told goes through here. Errno holds a positive errno; it is negated only at the
-// FUSE reply.
+// The three kinds of failure are never mixed (see DESIGN.md): a bug goes to BUG_ON, a damaged
+// volume to fs_error(), and everything the caller can be told goes through here. Errno holds a
+// positive errno; it is negated only at the FUSE reply.
 #pragma once
 
 #include <cerrno>

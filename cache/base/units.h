@@ -1,7 +1,8 @@
 // Units of the page cache, and every conversion between them.
 //
-// A page is 4 KiB. A block is the 512 bytes in which dirtiness is tracked inside a page (the kernel's buffer head):
-// always 512, whatever the sector size of the volume, so that one byte of bits describes a page.
+// A page is 4 KiB. A block is the 512 bytes in which dirtiness is tracked inside a page (the
+// kernel's buffer head): always 512, whatever the sector size of the volume, so that one byte of
+// bits describes a page.
 #pragma once
 
 #include <cstddef>
@@ -35,7 +36,8 @@ constexpr std::uint64_t pages_for(std::uint64_t size_bytes) {
     return (size_bytes + kPageSize - 1) >> kPageShift;
 }
 
-// The blocks touched by [offset, offset + length) of a page. Requires offset + length <= kPageSize, length > 0.
+// The blocks touched by [offset, offset + length) of a page. Requires offset + length <= kPageSize,
+// length > 0.
 constexpr BlockMask blocks_covering(std::size_t offset, std::size_t length) {
     const unsigned first = static_cast<unsigned>(offset >> kBlockShift);
     const unsigned last = static_cast<unsigned>((offset + length - 1) >> kBlockShift);

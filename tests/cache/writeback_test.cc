@@ -170,6 +170,7 @@ TEST(WritebackTest, WriteCachePagesHandsOverCleanLockedPagesInOrder) {
     wbc.range_start = 3 * kPageSize;
     wbc.range_end = 30 * kPageSize - 1;
     std::vector<pgoff_t> seen;
+    // The page comes in locked and leaves unlocked, which the signature of a WritePage cannot say.
     const WritePage writer = [&](Page& page, BlockMask dirty)
                                  NO_THREAD_SAFETY_ANALYSIS -> Result<> {
         seen.push_back(page.index);

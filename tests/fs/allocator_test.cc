@@ -86,90 +86,102 @@ struct AllocatorCase {
     std::uint32_t nr_clusters;
 };
 
-class AllocatorTest : public ::testing::TestWithParam<AllocatorCase> {};
-
 enum class State : std::uint8_t { kFree, kUsed, kPending };
 
 // Random allocations, cancels, frees and commits against a vector of states.
-TEST_P(AllocatorTest, AgreesWithANaiveModel) {
-    Gen gen(21);
-    SCOPED_TRACE(gen.replay());
-    AllocatorBed bed(make_geometry(GetParam().type, GetParam().nr_clusters));
-    const std::uint32_t nr = bed.geometry.nr_clusters;
-    std::vector<State> model(nr + 2, State::kFree);
-    std::vector<ClusterRun> owned;
-    for (cluster_t cluster = 2; cluster < nr + 2;
-         cluster += static_cast<cluster_t>(gen.between(1, 40))) {
-        bed.plant(cluster,
-                  gen.one_in(2) ? kInUse : encode_fat_entry(bed.geometry.type, FatValue::bad(), 0));
-        model[cluster] = State::kUsed;  // nobody's: never to be seen again
+class AllocatorTest : public ::testing::TestWithParam<AllocatorCase> {
+protected:
+    AllocatorTest() {
+        for (cluster_t cluster = 2; cluster < nr_ + 2;
+             cluster += static_cast<cluster_t>(gen_.between(1, 40))) {
+            bed_.plant(cluster, gen_.one_in(2)
+                                    ? kInUse
+                                    : encode_fat_entry(bed_.geometry.type, FatValue::bad(), 0));
+            model_[cluster] = State::kUsed;  // nobody's: never to be seen again
+        }
+        bed_.start();
     }
-    bed.start();
-    const auto count_of = [&](State state) {
-        return static_cast<std::uint32_t>(std::count(model.begin() + 2, model.end(), state));
-    };
-    for (int i = 0; i < 3000; ++i) {
-        const std::uint64_t action = gen.below(100);
-        if (action < 60) {
-            const auto count = static_cast<std::uint32_t>(gen.one_in(10) ? gen.between(1, nr / 3)
-                                                                         : gen.between(1, 30));
-            const cluster_t goal =
-                gen.one_in(3) || owned.empty() ? 0 : owned[gen.below(owned.size())].first;
-            bool pending_would_do = false;
-            const std::uint32_t free = count_of(State::kFree);
-            const Result<std::vector<ClusterRun>> runs =
-                bed.allocator->allocate(count, goal, pending_would_do);
-            ASSERT_EQ(runs.has_value(), count <= free) << "errno " << runs.code();
-            if (!runs.has_value()) {
-                ASSERT_EQ(runs.code(), ENOSPC);
-                ASSERT_EQ(pending_would_do, free + count_of(State::kPending) >= count);
-                continue;
+
+    std::uint32_t count_of(State state) const {
+        return static_cast<std::uint32_t>(std::count(model_.begin() + 2, model_.end(), state));
+    }
+    void allocate() {
+        const auto count = static_cast<std::uint32_t>(gen_.one_in(10) ? gen_.between(1, nr_ / 3)
+                                                                      : gen_.between(1, 30));
+        const cluster_t goal =
+            gen_.one_in(3) || owned_.empty() ? 0 : owned_[gen_.below(owned_.size())].first;
+        bool pending_would_do = false;
+        const std::uint32_t free = count_of(State::kFree);
+        const Result<std::vector<ClusterRun>> runs =
+            bed_.allocator->allocate(count, goal, pending_would_do);
+        ASSERT_EQ(runs.has_value(), count <= free) << "errno " << runs.code();
+        if (!runs.has_value()) {
+            ASSERT_EQ(runs.code(), ENOSPC);
+            ASSERT_EQ(pending_would_do, free + count_of(State::kPending) >= count);
+            return;
+        }
+        std::uint32_t got = 0;
+        for (const ClusterRun& run : *runs) {
+            for (cluster_t c = run.first; c < run.first + run.count; ++c) {
+                ASSERT_EQ(model_[c], State::kFree) << "cluster " << c << " is not free";
+                model_[c] = State::kUsed;
             }
-            std::uint32_t got = 0;
-            for (const ClusterRun& run : *runs) {
-                for (cluster_t c = run.first; c < run.first + run.count; ++c) {
-                    ASSERT_EQ(model[c], State::kFree) << "cluster " << c << " is not free";
-                    model[c] = State::kUsed;
-                }
-                got += run.count;
-                owned.push_back(run);
-            }
-            ASSERT_EQ(got, count);
-        } else if (action < 92 && !owned.empty()) {
-            const std::size_t which = gen.below(owned.size());
-            const ClusterRun run = owned[which];
-            owned.erase(owned.begin() + static_cast<std::ptrdiff_t>(which));
-            const bool cancel = gen.one_in(3);
-            if (cancel) {
-                bed.allocator->cancel(run);
-            } else {
-                ASSERT_TRUE(bed.allocator->free_later(run));
-            }
-            std::fill_n(model.begin() + run.first, run.count,
-                        cancel ? State::kFree : State::kPending);
-        } else if (action < 95) {
-            bed.allocator->release_pending();
-            std::replace(model.begin(), model.end(), State::kPending, State::kFree);
+            got += run.count;
+            owned_.push_back(run);
+        }
+        ASSERT_EQ(got, count);
+    }
+    void give_back() {
+        const std::size_t which = gen_.below(owned_.size());
+        const ClusterRun run = owned_[which];
+        owned_.erase(owned_.begin() + static_cast<std::ptrdiff_t>(which));
+        const bool cancel = gen_.one_in(3);
+        if (cancel) {
+            bed_.allocator->cancel(run);
         } else {
-            ASSERT_EQ(*bed.allocator->free_count(),
+            ASSERT_TRUE(bed_.allocator->free_later(run));
+        }
+        std::fill_n(model_.begin() + run.first, run.count, cancel ? State::kFree : State::kPending);
+    }
+    void step() {
+        const std::uint64_t action = gen_.below(100);
+        if (action < 60) {
+            allocate();
+        } else if (action < 92 && !owned_.empty()) {
+            give_back();
+        } else if (action < 95) {
+            bed_.allocator->release_pending();
+            std::replace(model_.begin(), model_.end(), State::kPending, State::kFree);
+        } else {
+            ASSERT_EQ(*bed_.allocator->free_count(),
                       count_of(State::kFree) + count_of(State::kPending));
         }
     }
+
+    Gen gen_{21};
+    AllocatorBed bed_{make_geometry(GetParam().type, GetParam().nr_clusters)};
+    const std::uint32_t nr_ = bed_.geometry.nr_clusters;
+    std::vector<State> model_ = std::vector<State>(nr_ + 2, State::kFree);
+    std::vector<ClusterRun> owned_;
+};
+
+TEST_P(AllocatorTest, AgreesWithANaiveModel) {
+    SCOPED_TRACE(gen_.replay());
+    for (int i = 0; i < 3000 && !HasFatalFailure(); ++i) {
+        step();
+    }
     // Every free run, and nothing else, is shown to FITRIM.
-    std::vector<bool> seen(nr + 2, false);
-    ASSERT_TRUE(bed.allocator
-                    ->for_each_free_run(
-                        2, nr + 1, 1,
-                        [&](const ClusterRun& run) -> Result<> {
-                            EXPECT_TRUE(run.first == 2 || model[run.first - 1] != State::kFree);
-                            EXPECT_TRUE(run.first + run.count == nr + 2 ||
-                                        model[run.first + run.count] != State::kFree);
-                            std::fill_n(seen.begin() + run.first, run.count, true);
-                            return {};
-                        })
-                    .has_value());
-    for (cluster_t cluster = 2; cluster < nr + 2; ++cluster) {
-        ASSERT_EQ(seen[cluster], model[cluster] == State::kFree) << cluster;
+    std::vector<bool> seen(nr_ + 2, false);
+    const auto visit = [&](const ClusterRun& run) -> Result<> {
+        EXPECT_TRUE(run.first == 2 || model_[run.first - 1] != State::kFree);
+        EXPECT_TRUE(run.first + run.count == nr_ + 2 ||
+                    model_[run.first + run.count] != State::kFree);
+        std::fill_n(seen.begin() + run.first, run.count, true);
+        return {};
+    };
+    ASSERT_TRUE(bed_.allocator->for_each_free_run(2, nr_ + 1, 1, visit).has_value());
+    for (cluster_t cluster = 2; cluster < nr_ + 2; ++cluster) {
+        ASSERT_EQ(seen[cluster], model_[cluster] == State::kFree) << cluster;
     }
 }
 

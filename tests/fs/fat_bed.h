@@ -116,8 +116,8 @@ public:
         : geometry(geometry_of_bed),
           disk(geometry_of_bed.volume_bytes()),
           faults(disk),
-          cache_(std::move(*cache::PageCache::create(
-              {.cache_size_bytes = 16U << 20, .dirty_ratio = 90, .dirty_writeback_centisecs = 0}))),
+          cache_(*cache::PageCache::create(
+              {.cache_size_bytes = 16U << 20, .dirty_ratio = 90, .dirty_writeback_centisecs = 0})),
           mapping(*cache_, faults, ops_, cache::AddressSpace::StablePages::kYes, "device") {
         mapping.i_size_write(geometry.volume_bytes());
         fat = std::make_unique<FatTable>(geometry, mapping, sink);

@@ -3,9 +3,11 @@
 // mirroring, and unreadable sectors.
 #include "fs/fat_table.h"
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdint>
-#include <map>
+#include <string>
 #include <vector>
 
 #include <gtest/gtest.h>
@@ -105,15 +107,18 @@ protected:
     FatBed bed_{geometry()};
 };
 
-// Random single changes, runs and held-back changes against a map.
-TEST_P(FatTableTest, AgreesWithANaiveModel) {
-    Gen gen(10);
-    SCOPED_TRACE(gen.replay());
-    const std::uint32_t nr = bed_.geometry.nr_clusters;
-    std::vector<FatValue> model(nr + 2);
-    const auto random_cluster = [&] { return static_cast<cluster_t>(gen.between(2, nr + 1)); };
-    const auto random_value = [&] {
-        switch (gen.below(4)) {
+// Random single changes, runs and held-back changes against a vector of values.
+class FatTableModelTest : public FatTableTest {
+protected:
+    cluster_t random_cluster() {
+        return static_cast<cluster_t>(gen_.between(2, nr_ + 1));
+    }
+    std::uint32_t random_count(cluster_t first, std::uint64_t most) {
+        return static_cast<std::uint32_t>(
+            gen_.between(1, std::min<std::uint64_t>(most, nr_ + 2 - first)));
+    }
+    FatValue random_value() {
+        switch (gen_.below(4)) {
             case 0:
                 return FatValue::free();
             case 1:
@@ -123,72 +128,84 @@ TEST_P(FatTableTest, AgreesWithANaiveModel) {
             default:
                 return FatValue::link(random_cluster());
         }
-    };
-    for (int i = 0; i < 4000; ++i) {
-        const cluster_t cluster = random_cluster();
-        switch (gen.below(8)) {
-            case 0: {
-                const auto count = static_cast<std::uint32_t>(
-                    gen.between(1, std::min<std::uint64_t>(3000, nr + 2 - cluster)));
-                bool held = false;
-                for (cluster_t c = cluster; c < cluster + count; ++c) {
-                    held = held || bed_.fat->is_held_back(c);
-                }
-                if (held) {
-                    continue;
-                }
-                ASSERT_TRUE(
-                    bed_.fat->set_chain({cluster, count}, FatValue::end_of_chain()).has_value());
-                for (cluster_t c = cluster; c < cluster + count; ++c) {
-                    model[c] =
-                        c + 1 < cluster + count ? FatValue::link(c + 1) : FatValue::end_of_chain();
-                }
-                break;
+    }
+    void set_chain(cluster_t first) {
+        const std::uint32_t count = random_count(first, 3000);
+        for (cluster_t c = first; c < first + count; ++c) {
+            if (bed_.fat->is_held_back(c)) {
+                return;
             }
-            case 1: {
-                const FatValue value = random_value();
-                const Phase phase = gen.one_in(2)   ? Phase::kUnlink
-                                    : gen.one_in(2) ? Phase::kLink
-                                                    : Phase::kFree;
-                ASSERT_TRUE(bed_.fat->set_later(cluster, value, phase).has_value());
-                model[cluster] = value;
-                break;
-            }
-            case 2: {
-                const auto count = static_cast<std::uint32_t>(
-                    gen.between(1, std::min<std::uint64_t>(50, nr + 2 - cluster)));
-                ASSERT_TRUE(bed_.fat->free_runs_later({{cluster, count}}).has_value());
-                std::fill_n(model.begin() + cluster, count, FatValue::free());
-                break;
-            }
+        }
+        ASSERT_TRUE(bed_.fat->set_chain({first, count}, FatValue::end_of_chain()).has_value());
+        for (cluster_t c = first; c < first + count; ++c) {
+            model_[c] = c + 1 < first + count ? FatValue::link(c + 1) : FatValue::end_of_chain();
+        }
+    }
+    void set_later(cluster_t cluster) {
+        constexpr std::array<Phase, 3> kPhases = {Phase::kLink, Phase::kUnlink, Phase::kFree};
+        const FatValue value = random_value();
+        ASSERT_TRUE(bed_.fat->set_later(cluster, value, kPhases.at(gen_.below(3))).has_value());
+        model_[cluster] = value;
+    }
+    void free_later(cluster_t first) {
+        const std::uint32_t count = random_count(first, 50);
+        ASSERT_TRUE(bed_.fat->free_runs_later({{first, count}}).has_value());
+        std::fill_n(model_.begin() + first, count, FatValue::free());
+    }
+    void set(cluster_t cluster) {
+        if (!bed_.fat->is_held_back(cluster)) {
+            const FatValue value = random_value();
+            ASSERT_TRUE(bed_.fat->set(cluster, value).has_value());
+            model_[cluster] = value;
+        }
+    }
+    void change(cluster_t cluster) {
+        switch (gen_.below(8)) {
+            case 0:
+                return set_chain(cluster);
+            case 1:
+                return set_later(cluster);
+            case 2:
+                return free_later(cluster);
             case 3:
-                if (gen.one_in(20)) {
+                if (gen_.one_in(20)) {
                     ASSERT_TRUE(bed_.sink.commit().has_value());
                 }
-                break;
+                return;
             default:
-                if (!bed_.fat->is_held_back(cluster)) {
-                    const FatValue value = random_value();
-                    ASSERT_TRUE(bed_.fat->set(cluster, value).has_value());
-                    model[cluster] = value;
-                }
+                return set(cluster);
         }
-        const cluster_t looked_at = gen.one_in(2) ? cluster : random_cluster();
-        ASSERT_EQ(bed_.must_get(looked_at), model[looked_at]) << looked_at;
+    }
+    // What was noted and applied is enough to bring every copy on the disk to the model.
+    void expect_model_on_disk() {
+        bed_.write_blocks(bed_.sink.noted);
+        bed_.write_blocks(bed_.sink.applied);
+        for (cluster_t cluster = 2; cluster < nr_ + 2; ++cluster) {
+            ASSERT_FALSE(bed_.fat->is_held_back(cluster));
+            for (const std::uint32_t copy : copies()) {
+                ASSERT_EQ(bed_.on_disk(copy, cluster), model_[cluster])
+                    << "copy " << copy << " cluster " << cluster;
+            }
+        }
+        EXPECT_FALSE(bed_.mapping.i_pages.tagged(cache::PAGECACHE_TAG_DIRTY))
+            << "a change was not noted";
+    }
+
+    Gen gen_{10};
+    const std::uint32_t nr_ = bed_.geometry.nr_clusters;
+    std::vector<FatValue> model_ = std::vector<FatValue>(nr_ + 2);
+};
+
+TEST_P(FatTableModelTest, AgreesWithANaiveModel) {
+    SCOPED_TRACE(gen_.replay());
+    for (int i = 0; i < 4000 && !HasFatalFailure(); ++i) {
+        const cluster_t cluster = random_cluster();
+        change(cluster);
+        const cluster_t looked_at = gen_.one_in(2) ? cluster : random_cluster();
+        ASSERT_EQ(bed_.must_get(looked_at), model_[looked_at]) << looked_at;
     }
     ASSERT_TRUE(bed_.sink.commit().has_value());
-    // What was noted and applied is enough to bring every copy on the disk to the model.
-    bed_.write_blocks(bed_.sink.noted);
-    bed_.write_blocks(bed_.sink.applied);
-    for (cluster_t cluster = 2; cluster < nr + 2; ++cluster) {
-        ASSERT_FALSE(bed_.fat->is_held_back(cluster));
-        for (const std::uint32_t copy : copies()) {
-            ASSERT_EQ(bed_.on_disk(copy, cluster), model[cluster])
-                << "copy " << copy << " cluster " << cluster;
-        }
-    }
-    EXPECT_FALSE(bed_.mapping.i_pages.tagged(cache::PAGECACHE_TAG_DIRTY))
-        << "a change was not noted";
+    expect_model_on_disk();
 }
 
 TEST_P(FatTableTest, WritesNothingOutsideItsTables) {
@@ -288,23 +305,21 @@ TEST_P(FatTableTest, TheCleanBitIsInEveryCopy) {
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, FatTableTest,
-                         ::testing::Values(TableCase{FatType::kFat12, 4084, 2, 512, -1},
-                                           TableCase{FatType::kFat12, 4084, 1, 512, -1},
-                                           TableCase{FatType::kFat12, 3000, 2, 4096, -1},
-                                           TableCase{FatType::kFat16, 20000, 2, 512, -1},
-                                           TableCase{FatType::kFat16, 5000, 4, 1024, -1},
-                                           TableCase{FatType::kFat32, 70000, 2, 512, -1},
-                                           TableCase{FatType::kFat32, 70000, 2, 512, 1},
-                                           TableCase{FatType::kFat32, 66000, 3, 4096, 2}),
-                         [](const ::testing::TestParamInfo<TableCase>& param) {
-                             const TableCase& c = param.param;
-                             return "Fat" + std::to_string(static_cast<unsigned>(c.type)) + "With" +
-                                    std::to_string(c.nr_fats) + "TablesOf" +
-                                    std::to_string(c.nr_clusters) + "At" +
-                                    std::to_string(c.sector_bytes) +
-                                    (c.active_fat < 0 ? "Mirrored" : "Active");
-                         });
+const auto kTableCases = ::testing::Values(
+    TableCase{FatType::kFat12, 4084, 2, 512, -1}, TableCase{FatType::kFat12, 4084, 1, 512, -1},
+    TableCase{FatType::kFat12, 3000, 2, 4096, -1}, TableCase{FatType::kFat16, 20000, 2, 512, -1},
+    TableCase{FatType::kFat16, 5000, 4, 1024, -1}, TableCase{FatType::kFat32, 70000, 2, 512, -1},
+    TableCase{FatType::kFat32, 70000, 2, 512, 1}, TableCase{FatType::kFat32, 66000, 3, 4096, 2});
+
+std::string name_of_case(const ::testing::TestParamInfo<TableCase>& param) {
+    const TableCase& c = param.param;
+    return "Fat" + std::to_string(static_cast<unsigned>(c.type)) + "With" +
+           std::to_string(c.nr_fats) + "TablesOf" + std::to_string(c.nr_clusters) + "At" +
+           std::to_string(c.sector_bytes) + (c.active_fat < 0 ? "Mirrored" : "Active");
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, FatTableTest, kTableCases, name_of_case);
+INSTANTIATE_TEST_SUITE_P(Types, FatTableModelTest, kTableCases, name_of_case);
 
 TEST(FatTableHoldBackTest, PagesKeepTheOldValueUntilTheCommit) {
     FatBed bed(make_geometry(FatType::kFat16, 5000));

@@ -34,7 +34,7 @@ protected:
 };
 
 TEST_F(InodeCacheTest, TheSameNameIsTheSameInode) {
-    const InodeRef made = bed_.make("a", 10);
+    InodeRef made = bed_.make("a", 10);
     const InodeRef found = bed_.open(*bed_.root(), "A");
     EXPECT_EQ(&*made, &*found);
     EXPECT_EQ(&*inodes().find(made->i_pos), &*made);
@@ -174,10 +174,11 @@ TEST_F(InodeCacheTest, AnUnlinkedOpenFileDoesNotShareItsNumber) {
 }
 
 TEST_F(InodeCacheTest, ADirectoryThatContainsItselfIsMetAsItself) {
-    const InodeRef made = bed_.make_directory(*bed_.root(), "dir");
+    InodeRef made = bed_.make_directory(*bed_.root(), "dir");
     const cluster_t start = made->i_start;
     const std::uint64_t i_pos = bed_.make_directory(*made, "inside")->i_pos;
     bed_.commit();
+    made = {};
     bed_.crash();
     auto entry = load<ShortEntry>(bed_.memory().bytes(), i_pos);
     entry.set_first_cluster(FatType::kFat16, start);
@@ -188,7 +189,7 @@ TEST_F(InodeCacheTest, ADirectoryThatContainsItselfIsMetAsItself) {
 }
 
 TEST_F(InodeCacheTest, AStartOutsideTheVolumeIsDamage) {
-    for (const std::uint16_t start : {1, 0xFFF0}) {
+    for (const cluster_t start : {1U, 0xFFF0U}) {
         TestVolume bed;
         bed.mount();
         const std::uint64_t i_pos = bed.make("a", 10)->i_pos;
@@ -204,10 +205,11 @@ TEST_F(InodeCacheTest, AStartOutsideTheVolumeIsDamage) {
 }
 
 TEST_F(InodeCacheTest, ADirectoryWithABrokenChainIsDamage) {
-    const InodeRef made = bed_.make_directory(*bed_.root(), "dir");
+    InodeRef made = bed_.make_directory(*bed_.root(), "dir");
     const cluster_t start = made->i_start;
     const Geometry geometry = bed_.volume().geometry();
     bed_.commit();
+    made = {};
     bed_.crash();
     for (std::uint32_t fat = 0; fat < geometry.nr_fats; ++fat) {
         store(bed_.memory().bytes(), Le16(static_cast<std::uint16_t>(start)),

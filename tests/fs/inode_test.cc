@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "cache/writeback.h"
 #include "fs/dir.h"
 #include "fs/namei.h"
 
@@ -129,9 +130,10 @@ TEST_F(InodeTest, TheEntryHoldsWhatTheInodeSays) {
 
 TEST_F(InodeTest, StampsThatSayTheSameAreLeftAsTheyWere) {
     bed_.mount();
-    const InodeRef made = bed_.make("a", 10);
+    InodeRef made = bed_.make("a", 10);
     const std::uint64_t i_pos = made->i_pos;
     bed_.commit();
+    made = {};
     bed_.crash();
     // No creation time at all, as DOS leaves it.
     auto entry = load<ShortEntry>(bed_.memory().bytes(), i_pos);
@@ -161,10 +163,11 @@ TEST_F(InodeTest, MapsRunsAndHoles) {
 
 TEST_F(InodeTest, AChainShorterThanTheSizeIsDamage) {
     bed_.mount();
-    const InodeRef made = bed_.make("a", 4 * cluster());
+    InodeRef made = bed_.make("a", 4 * cluster());
     const cluster_t start = made->i_start;
     const Geometry geometry = bed_.volume().geometry();
     bed_.commit();
+    made = {};
     bed_.crash();
     set_raw_fat(geometry, start, 0xFFFF);
     bed_.mount();
@@ -178,10 +181,11 @@ TEST_F(InodeTest, AChainShorterThanTheSizeIsDamage) {
 
 TEST_F(InodeTest, ALoopIsDamageAndNoHang) {
     bed_.mount();
-    const InodeRef made = bed_.make("a", 4 * cluster());
+    InodeRef made = bed_.make("a", 4 * cluster());
     const cluster_t start = made->i_start;
     const Geometry geometry = bed_.volume().geometry();
     bed_.commit();
+    made = {};
     bed_.crash();
     set_raw_fat(geometry, start + 1, static_cast<std::uint16_t>(start));
     bed_.mount();

@@ -1,4 +1,5 @@
-// A small volume in memory for the tests of directories and names: verbs, and what independent programs say about it.
+// A small volume in memory for the tests of directories and names: verbs, and what independent
+// programs say about it.
 #pragma once
 
 #include <stdlib.h>
@@ -25,6 +26,7 @@
 #include "fs/file.h"
 #include "fs/namei.h"
 #include "fs/volume.h"
+
 #include "tests/support/volume_fixture.h"
 
 namespace wbfat::fs::inline WBFAT_RT {
@@ -97,10 +99,13 @@ public:
     // Names of a directory in its order, without the dots.
     static std::vector<std::string> names(Inode& dir) {
         std::vector<std::string> all;
-        EXPECT_EQ(readdir(dir, 2, [&](const DirEntryView& entry) {
-            all.emplace_back(entry.name);
-            return true;
-        }).code(), 0);
+        EXPECT_EQ(readdir(dir, 2,
+                          [&](const DirEntryView& entry) {
+                              all.emplace_back(entry.name);
+                              return true;
+                          })
+                      .code(),
+                  0);
         return all;
     }
     static std::vector<std::string> sorted_names(Inode& dir) {
@@ -119,11 +124,12 @@ public:
     static void write(const InodeRef& inode, std::string_view text) {
         File file(inode, {});
         std::size_t done = 0;
-        const auto written = file.write(0, text.size(), [&](std::span<std::byte> piece) -> Result<> {
-            std::memcpy(piece.data(), text.data() + done, piece.size());
-            done += piece.size();
-            return {};
-        });
+        const auto written =
+            file.write(0, text.size(), [&](std::span<std::byte> piece) -> Result<> {
+                std::memcpy(piece.data(), text.data() + done, piece.size());
+                done += piece.size();
+                return {};
+            });
         ASSERT_EQ(written.code(), 0);
         ASSERT_EQ(*written, text.size());
     }
@@ -157,7 +163,8 @@ public:
         EXPECT_EQ(fsck.status, 0) << fsck.output;
         mount();
     }
-    // What `mdir -b` lists of a directory, one path a line. After a commit.
+    // What `mdir -b` lists of a directory, one path a line. After an unmount: mtools reads no FAT
+    // marked dirty.
     std::string mdir(const std::string& directory = "/") {
         std::string path = testing::TempDir() + "wbfat-mdir-XXXXXX";
         const int fd = mkstemp(path.data());
@@ -168,14 +175,15 @@ public:
             .write(reinterpret_cast<const char*>(image.data()),  // NOLINT(*-reinterpret-cast)
                    static_cast<std::streamsize>(image.size()));
         std::string output;
-        FILE* pipe = popen(("LC_ALL=C.UTF-8 mdir -b -i " + path + " \"::" + directory + "\" 2>&1").c_str(), "r");
+        FILE* pipe = popen(
+            ("LC_ALL=C.UTF-8 mdir -b -i " + path + " \"::" + directory + "\" 2>&1").c_str(), "r");
         EXPECT_NE(pipe, nullptr);
         std::array<char, 4096> chunk{};
         while (const std::size_t got = fread(chunk.data(), 1, chunk.size(), pipe)) {
             output.append(chunk.data(), got);
         }
         pclose(pipe);
-        if (getenv("KEEP") == nullptr) ::unlink(path.c_str());
+        ::unlink(path.c_str());
         return output;
     }
 

@@ -1,5 +1,5 @@
-// Goal: every mount option lands where it belongs, and every mistake gets one sentence that says what would be right.
-// Method: tables of option strings, parsed alone.
+// Goal: every mount option lands where it belongs, and every mistake gets one sentence that says
+// what would be right. Method: tables of option strings, parsed alone.
 #include "src/mount_options.h"
 
 #include <string>
@@ -17,7 +17,8 @@ DaemonOptions parsed(const std::string& text) {
 }
 
 TEST(MountOptionsTest, TakesVfatsSpellings) {
-    const DaemonOptions options = parsed("uid=1000,gid=100,fmask=133,dmask=022,codepage=850,shortname=winnt,tz=UTC,errors=panic");
+    const DaemonOptions options = parsed(
+        "uid=1000,gid=100,fmask=133,dmask=022,codepage=850,shortname=winnt,tz=UTC,errors=panic");
     EXPECT_EQ(options.fs.uid, 1000U);
     EXPECT_EQ(options.fs.gid, 100U);
     EXPECT_EQ(options.fs.fmask, 0133U);
@@ -41,7 +42,8 @@ TEST(MountOptionsTest, AllowUtimeFollowsTheDirectoryMaskUnlessGiven) {
 }
 
 TEST(MountOptionsTest, PassesKernelOptionsOnAndSwallowsFstabsWords) {
-    const DaemonOptions options = parsed("noauto,user,_netdev,x-systemd.automount,nosuid,allow_other");
+    const DaemonOptions options =
+        parsed("noauto,user,_netdev,x-systemd.automount,nosuid,allow_other");
     EXPECT_EQ(options.kernel, (std::vector<std::string>{"nosuid", "allow_other"}));
 }
 
@@ -50,7 +52,8 @@ TEST(MountOptionsTest, ReadsSizes) {
     EXPECT_EQ(*parse_size("512K"), 512U << 10);
     EXPECT_EQ(*parse_size("64M"), 64U << 20);
     EXPECT_EQ(*parse_size("2G"), 2ULL << 30);
-    for (const char* bad : {"", "M", "-1", "1T", "12.5M", "99999999999999999999", "99999999999999G"}) {
+    for (const char* bad :
+         {"", "M", "-1", "1T", "12.5M", "99999999999999999999", "99999999999999G"}) {
         EXPECT_FALSE(parse_size(bad).has_value()) << bad;
     }
 }
@@ -89,7 +92,8 @@ TEST(MountOptionsTest, SaysWhatIsWrongAndWhatWouldBeRight) {
 
 TEST(MountOptionsTest, HelpListsEveryOptionOfTheTable) {
     const std::string help = options_help();
-    for (const char* option : {"uid=", "cache_size=", "shortname=", "sync", "bug=", "offset=", "utf8[="}) {
+    for (const char* option :
+         {"uid=", "cache_size=", "shortname=", "sync", "bug=", "offset=", "utf8[="}) {
         EXPECT_NE(help.find(option), std::string::npos) << option;
     }
 }

@@ -109,7 +109,7 @@ TestBed::TestBed(const TestBedOptions& options)
     : disk_(options.device_bytes,
             {.completion = options.completion, .logical_block_bytes = options.logical_block_bytes}),
       faults_(disk_),
-      cache_(std::move(*PageCache::create(options.cache))),
+      cache_(*PageCache::create(options.cache)),
       file_(std::make_unique<TestMapping>(*cache_, faults_, options.layout, options.stable)) {}
 
 TestBed::~TestBed() {

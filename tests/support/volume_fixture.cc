@@ -225,6 +225,12 @@ std::vector<std::byte> TestVolume::read(const InodeRef& inode) {
     }
 }
 
+void TestVolume::truncate(const InodeRef& inode, std::uint64_t size_bytes) {
+    AttrChange change;
+    change.size = size_bytes;
+    EXPECT_EQ(setattr(*inode, change).code(), 0);
+}
+
 void TestVolume::fsync(const InodeRef& inode) {
     File file(inode, {});
     EXPECT_EQ(file.fsync(false).code(), 0);

@@ -28,7 +28,7 @@ namespace wbfat::fs::inline WBFAT_RT {
 
 struct VolumeSpec {
     unsigned fat_bits = 16;
-    std::uint64_t size_bytes = 8U << 20;
+    std::uint64_t size_bytes = 16U << 20;
     std::uint32_t sector_bytes = 512;
     std::uint32_t sectors_per_cluster = 0;  // 0: mkfs decides
     std::uint32_t nr_fats = 2;
@@ -110,6 +110,7 @@ public:
     void write(const InodeRef& inode, std::uint64_t offset_bytes, std::size_t size_bytes,
                std::uint8_t seed);
     std::vector<std::byte> read(const InodeRef& inode);
+    void truncate(const InodeRef& inode, std::uint64_t size_bytes);
     void fsync(const InodeRef& inode);
     void commit();
 
