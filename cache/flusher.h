@@ -14,12 +14,12 @@
 // then: nothing it waits for can happen.
 //
 // Invariants
-//   L1. A mapping with dirty pages, a dirty inode or pages under writeback that the flusher started
-//   is on one list, or
-//       has I_SYNC.
-//   L2. Whoever has set I_SYNC on a mapping works on it without locks; forget() waits for it, so it
-//   cannot go away. L3. While sync_inodes runs, the flusher thread starts no inode and lets no
-//   inode look younger than it is.
+//   - L1. A mapping with dirty pages, a dirty inode or pages under writeback that the flusher
+//     started is on one list, or has I_SYNC.
+//   - L2. Whoever has set I_SYNC on a mapping works on it without locks; forget() waits for it, so
+//     it cannot go away.
+//   - L3. While sync_inodes runs, the flusher thread starts no inode and lets no inode look younger
+//     than it is.
 //
 // Locking: list_lock guards the three lists and i_state of every mapping. It is taken after page
 // and inode locks and before i_pages locks; never held across I/O or a wait. Source: Linux v6.19

@@ -1,23 +1,26 @@
 // One page of the cache: 4 KiB of a mapping.
 //
-//              find_or_create (locked)                     set_page_dirty
-//   [free] ------------------------------> [clean] -----------------------------> [dirty]
-//     ^                                     |  ^                                     |
-//     | reclaim, truncate:                  |  | end_page_writeback                  |
-//     clear_page_dirty_for_io | refcount falls to 0                 |  | | set_page_writeback
-//     +-------------------------------------+  +---------------- [writeback] <-------+
-//                                                                  |  ^  redirty: set_page_dirty
-//                                                                  while in flight v  |  leads to
-//                                                                  [writeback + dirty]
+//             find_or_create            set_page_dirty
+//   [free] ------------------> [clean] ------------------> [dirty] <--------------+
+//     ^                        |    ^                         |                   |
+//     |   reclaim, truncate    |    | end_page_writeback      | clear_page_dirty_ | end_page_
+//     +------------------------+    |                         | for_io, set_page_ | writeback
+//                                   |                         v writeback         |
+//                                   +------------------- [writeback]              |
+//                                                             | set_page_dirty    |
+//                                                             v                   |
+//                                                    [writeback + dirty] ---------+
 //
 // Invariants
-//   P1. Only the holder of PG_locked sets PG_writeback, clears PG_dirty for I/O, or changes mapping
-//   and index. P2. PG_writeback is cleared by the completion only; while it is set the page stays
-//   in its mapping. P3. The page index holds one reference; every lookup, walker and sleeper holds
-//   one; writeback holds none of its
-//       own (writeback-protocol.md 12.2): end_page_writeback takes one around its wake-up.
-//   P4. A free page (refcount 0) is not locked, not dirty, not under writeback and in no mapping.
-//   P5. dirty_blocks is 0 exactly when PG_dirty is clear, as seen by the holder of PG_locked.
+//   - P1. Only the holder of PG_locked sets PG_writeback, clears PG_dirty for I/O, or changes
+//     mapping and index.
+//   - P2. PG_writeback is cleared by the completion only; while it is set the page stays in its
+//     mapping.
+//   - P3. The page index holds one reference; every lookup, walker and sleeper holds one; writeback
+//     holds none of its own (writeback-protocol.md 12.2): end_page_writeback takes one around its
+//     wake-up.
+//   - P4. A free page (refcount 0) is not locked, not dirty, not under writeback and in no mapping.
+//   - P5. dirty_blocks is 0 exactly when PG_dirty is clear, as seen by the holder of PG_locked.
 //
 // Locking: `flags` and `refcount` are atomic; mapping, index and dirty_blocks are guarded by
 // PG_locked (mapping may be read without it and must then be re-checked after locking). Page is a

@@ -7,10 +7,10 @@
 // of inactive, and when there are none, kicks the flusher and waits for a frame.
 //
 // Invariants
-//   F1. Every frame is on the free list (refcount 0) or on exactly one LRU list or in the hands of
-//   its allocator. F2. Metadata pages a commit still needs stay dirty and are therefore never
-//   reclaimed; dirty_ratio keeps enough clean
-//       ones for progress.
+//   - F1. Every frame is on the free list (refcount 0) or on exactly one LRU list or in the hands
+//     of its allocator.
+//   - F2. Metadata pages a commit still needs stay dirty and are therefore never reclaimed;
+//     dirty_ratio keeps enough clean ones for progress.
 //
 // Locking: one spin lock guards the free list and the LRU; it is a leaf. Reclaim gathers candidates
 // under it, drops it, and then takes page locks (trylock only) and i_pages locks. Allocators that

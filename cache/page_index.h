@@ -5,9 +5,10 @@
 // pages skips clean regions.
 //
 // Invariants
-//   X1. A mark of an inner slot is set exactly when a mark below it is.
-//   X2. WRITEBACK is set on a page's slot exactly when PG_writeback is, at every release of the
-//   lock. X3. A page with PG_dirty has DIRTY (or its lock is held).
+//   - X1. A mark of an inner slot is set exactly when a mark below it is.
+//   - X2. WRITEBACK is set on a page's slot exactly when PG_writeback is, at every release of the
+//     lock.
+//   - X3. A page with PG_dirty has DIRTY (or its lock is held).
 //
 // Locking: every method takes the index's own spin lock (the kernel's xa_lock), except those named
 // *_locked. It is taken in any context, completions too; below it come only the wait buckets.

@@ -12,11 +12,14 @@
 // writeback, locks the pages and gives the blocks their dirtiness back.
 //
 // Invariants
-//   I1. blocks_in_flight is set to the number of parts before the first of them is handed to a
-//   BioBuilder. I2. A page of a failed write is either on the failed list (with a reference), or
-//   dirty, or no longer in a mapping. I3. A waiter that saw PG_writeback end, and then calls
-//   redirty_failed_pages(kWait), finds the failed blocks dirty. I4. A failed Bio is announced
-//   before its first page ends and parked after its last: never freed under its completion.
+//   - I1. blocks_in_flight is set to the number of parts before the first of them is handed to a
+//     BioBuilder.
+//   - I2. A page of a failed write is either on the failed list (with a reference), or dirty, or no
+//     longer in a mapping.
+//   - I3. A waiter that saw PG_writeback end, and then calls redirty_failed_pages(kWait), finds the
+//     failed blocks dirty.
+//   - I4. A failed Bio is announced before its first page ends and parked after its last: never
+//     freed under its completion.
 //
 // Locking: redirty_lock_ is taken before page locks; pool_lock_ is a leaf, taken by completions
 // too. Source: Linux v6.19 fs/mpage.c mpage_end_io, fs/buffer.c end_buffer_async_write. Differs:

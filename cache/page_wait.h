@@ -5,14 +5,12 @@
 // filters (wake_page_function).
 //
 // Invariants
-//   W1. A thread that sleeps on (page, bit) is on exactly one bucket queue, and PG_waiters was set
-//   on that page under
-//       the bucket lock before the bit was tested. So a waker that sees PG_waiters clear may skip
-//       the queue.
-//   W2. PG_waiters may be set with nobody queued (a killed waiter leaves it); the next waker clears
-//   it. Never the
-//       reverse.
-//   W3. A WaitEntry lives on its owner's stack; after unlinking it the waker does not touch it.
+//   - W1. A thread that sleeps on (page, bit) is on exactly one bucket queue, and PG_waiters was
+//     set on that page under the bucket lock before the bit was tested. So a waker that sees
+//     PG_waiters clear may skip the queue.
+//   - W2. PG_waiters may be set with nobody queued (a killed waiter leaves it); the next waker
+//     clears it. Never the reverse.
+//   - W3. A WaitEntry lives on its owner's stack; after unlinking it the waker does not touch it.
 //
 // Locking: Bucket::lock is a leaf spin lock, taken in any context including completions.
 // Source: Linux v6.19 mm/filemap.c, folio_wait_table .. folio_wait_bit_common.

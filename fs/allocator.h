@@ -6,12 +6,12 @@
 // Pending clusters count as free for statfs, not for allocation.
 //
 // Invariants
-//   A1. A cluster's bit is set exactly when it may be allocated: free in the table, not pending,
-//   not handed out. A2. Whoever frees or cancels hands back what he got: cancelling a free cluster
-//   is a bug. Freeing one twice also
-//       happens on damaged volumes (two chains share it), so free_later() leaves it alone and says
-//       so.
-//   A3. A group's bits come from the table once; from then on the bitmap is what counts.
+//   - A1. A cluster's bit is set exactly when it may be allocated: free in the table, not pending,
+//     not handed out.
+//   - A2. Whoever frees or cancels hands back what he got: cancelling a free cluster is a bug.
+//     Freeing one twice also happens on damaged volumes (two chains share it), so free_later()
+//     leaves it alone and says so.
+//   - A3. A group's bits come from the table once; from then on the bitmap is what counts.
 //
 // Policy: right after `goal`; else next-fit for a run long enough, with bounded effort; else the
 // pieces there are. A file whose goal is taken starts its next piece some way ahead of the others,

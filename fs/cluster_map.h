@@ -5,11 +5,11 @@
 // up to the cluster asked for.
 //
 // Invariants
-//   C1. Extents are sorted by file cluster, gapless from 0, and maximal (neighbours on disk are
-//   merged). C2. The walk is bounded by the clusters of the volume: a loop or a link out of the
-//   volume ends it with EIO. A loop
-//       is noticed after at most three times its length, so that memory is bounded by what the disk
-//       really holds.
+//   - C1. Extents are sorted by file cluster, gapless from 0, and maximal (neighbours on disk are
+//     merged).
+//   - C2. The walk is bounded by the clusters of the volume: a loop or a link out of the volume
+//     ends it with EIO. A loop is noticed after at most three times its length, so that memory is
+//     bounded by what the disk really holds.
 //
 // Locking: one Mutex inside, below page locks (map_blocks) and above fat_lock. Changes need the
 // inode's i_rwsem too. Source: replaces fs/fat/cache.c. The loop detection is Brent's.

@@ -13,11 +13,17 @@
 
 namespace wbfat::fs::inline WBFAT_RT {
 
+namespace {
+
+constexpr std::uint32_t kSlotBytes = kDirEntryBytes;
+
+}  // namespace
+
 Directory::Impl::Impl(Volume& volume, Inode& inode)
     : volume_(volume),
       inode_(inode),
-      slots_per_cluster_(volume.geometry().cluster_bytes / kDirEntryBytes),
-      slots_(volume.geometry().sector_bytes / kDirEntryBytes),
+      slots_per_cluster_(volume.geometry().cluster_bytes / kSlotBytes),
+      slots_(volume.geometry().sector_bytes / kSlotBytes),
       // Where an object lies differs from run to run, which is all the salt has to do.
       index_(reinterpret_cast<std::uintptr_t>(this)),  // NOLINT(*-reinterpret-cast)
       held_back_(std::make_shared<HeldBack>()) {}
@@ -150,8 +156,7 @@ Result<> Directory::Impl::pin_slots(PinnedBytes& bytes, SlotRun run) const {
             is_fixed_root()
                 ? run.count
                 : std::min(run.count, slots_per_cluster_ - run.first % slots_per_cluster_);
-        TRY_VOID(bytes.pin(slot_offset_bytes(run.first),
-                           in_cluster * static_cast<std::uint32_t>(kDirEntryBytes)));
+        TRY_VOID(bytes.pin(slot_offset_bytes(run.first), in_cluster * kSlotBytes));
         run.first += in_cluster;
         run.count -= in_cluster;
     }
@@ -292,6 +297,55 @@ void Directory::Impl::hold_back(const DirRecord& record) {
     remove_record(id);
 }
 
+void Directory::Impl::note_erased(const DirRecord& record) {
+    if (volume_.ordering().is_durable(erased_sequence_)) {
+        erased_at_.clear();
+    }
+    erased_sequence_ = volume_.ordering().current_sequence();
+    const Keys keys = keys_of(record);
+    erased_at_.try_emplace(keys.long_key, record.slot);
+    erased_at_.try_emplace(keys.alias_key, record.slot);
+}
+
+// Where a set of `count` slots with these names may go, if one of them was erased lately.
+Directory::Impl::ErasedPlace Directory::Impl::place_of_erased(const Keys& keys,
+                                                              std::uint32_t count) const {
+    if (erased_at_.empty() || volume_.ordering().is_durable(erased_sequence_)) {
+        return {};
+    }
+    const auto of_name = erased_at_.find(keys.long_key);
+    const auto of_alias = erased_at_.find(keys.alias_key);
+    if (of_name == erased_at_.end() && of_alias == erased_at_.end()) {
+        return {};
+    }
+    const std::uint32_t slot = of_name != erased_at_.end() ? of_name->second : of_alias->second;
+    const std::uint32_t other = of_alias != erased_at_.end() ? of_alias->second : slot;
+    const std::uint32_t per_sector = slots_.slots_per_sector();
+    if (slot / per_sector == other / per_sector && count <= per_sector) {
+        const std::optional<std::uint32_t> first = slots_.find_in_sector_of({slot, 0}, count);
+        if (first.has_value()) {
+            return {ErasedPlace::Kind::kHere, {*first, count}};
+        }
+    }
+    return {ErasedPlace::Kind::kNowhereBeforeCommit, {}};
+}
+
+// Errors: ENOSPC, also when only a commit must come first (pending_would_do).
+Result<SlotRun> Directory::Impl::place_for(const Keys& keys, std::uint32_t count,
+                                           bool& pending_would_do) {
+    const ErasedPlace place = place_of_erased(keys, count);
+    switch (place.kind) {
+        case ErasedPlace::Kind::kHere:
+            return place.run;
+        case ErasedPlace::Kind::kNowhereBeforeCommit:
+            pending_would_do = true;
+            return Errno{ENOSPC};
+        case ErasedPlace::Kind::kAnywhere:
+            break;
+    }
+    return reserve(count, pending_would_do);
+}
+
 // --- names
 
 Result<ShortNameChoice> Directory::Impl::choose_alias(const ParsedName& name,
@@ -367,7 +421,8 @@ Result<DirRecord> Directory::Impl::add(const ParsedName& name, const ShortEntry&
     BUG_ON(find_key(name_key(name.units, volume_.options())).has_value(), "D1", "the name exists");
     collect_applied();
     const NamedSet set(entry, name, TRY(choose_alias(name, kNoRecord)));
-    const SlotRun place = TRY(reserve(set.nr_slots(), pending_would_do));
+    const Keys keys = keys_of(make_record({0, set.nr_slots()}, set.entry, set.long_name));
+    const SlotRun place = TRY(place_for(keys, set.nr_slots(), pending_would_do));
     TRY_VOID(write_set(place, set.bytes()));
     return insert_record(make_record(place, set.entry, set.long_name));
 }
@@ -388,6 +443,15 @@ Result<std::optional<DirRecord>> Directory::Impl::rename_in_sector(const DirReco
         return std::optional<DirRecord>();
     }
     const SlotRun place{*first, count};
+    const ErasedPlace given =
+        place_of_erased(keys_of(make_record(place, set.entry, set.long_name)), 1);
+    const std::uint32_t per_sector = slots_.slots_per_sector();
+    const bool is_allowed = given.kind == ErasedPlace::Kind::kAnywhere ||
+                            (given.kind == ErasedPlace::Kind::kHere &&
+                             given.run.first / per_sector == place.first / per_sector);
+    if (!is_allowed) {
+        return std::optional<DirRecord>();
+    }
     PinnedBytes left_over(volume_);
     for (std::uint32_t slot = old.first; slot < old.end(); ++slot) {
         if (!place.contains(slot)) {
@@ -396,6 +460,7 @@ Result<std::optional<DirRecord>> Directory::Impl::rename_in_sector(const DirReco
     }
     TRY_VOID(write_set(place, set.bytes()));
     left_over.mark_deleted(PinnedBytes::Due::kEntry);
+    note_erased(record);
     slots_.set_free(old);
     slots_.set_used(place);
     remove_record(id);
@@ -416,7 +481,8 @@ Result<DirRecord> Directory::Impl::rename(const DirRecord& record, const ParsedN
     }
     // For a while both sets are on the disk, so the old alias counts as taken.
     const NamedSet set(entry, name, TRY(choose_alias(name, kNoRecord)));
-    const SlotRun place = TRY(reserve(set.nr_slots(), pending_would_do));
+    const Keys keys = keys_of(make_record({0, set.nr_slots()}, set.entry, set.long_name));
+    const SlotRun place = TRY(place_for(keys, set.nr_slots(), pending_would_do));
     TRY_VOID(write_set(place, set.bytes()));
     hold_back(old);
     return insert_record(make_record(place, set.entry, set.long_name));
@@ -433,6 +499,7 @@ Result<> Directory::Impl::erase(const DirRecord& record, Phase phase) {
     PinnedBytes bytes(volume_);
     TRY_VOID(pin_slots(bytes, run));
     bytes.mark_deleted(PinnedBytes::Due::kEntry);
+    note_erased(record);
     slots_.set_free(run);
     remove_record(id);
     return {};

@@ -10,10 +10,11 @@
 // commit.
 //
 // Invariants
-//   D1. No two entries share a folded long name, an alias, or one's alias with another's long name.
-//   D2. A long-name set and its short entry are contiguous, within one sector if they fit one.
-//   D3. After the end mark (0x00) everything is zero; skipped slots before it are 0xE5.
-//   D4. Broken sets (order, checksum, orphans) are ignored: the entry shows its short name.
+//   - D1. No two entries share a folded long name, an alias, or one's alias with another's long
+//     name.
+//   - D2. A long-name set and its short entry are contiguous, within one sector if they fit one.
+//   - D3. After the end mark (0x00) everything is zero; skipped slots before it are 0xE5.
+//   - D4. Broken sets (order, checksum, orphans) are ignored: the entry shows its short name.
 //
 // D2 gives way to space: once the end mark is behind half of what a directory may have, or when it
 // cannot grow, a set may lie in two sectors. On a damaged volume D1 may not hold: the first of

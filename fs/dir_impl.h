@@ -70,6 +70,12 @@ private:
         std::u16string long_key;
         std::u16string alias_key;
     };
+    // Where a set may go of whose names one was erased.
+    struct ErasedPlace {
+        enum class Kind : std::uint8_t { kAnywhere, kHere, kNowhereBeforeCommit };
+        Kind kind = Kind::kAnywhere;
+        SlotRun run{};  // kHere
+    };
     struct LoadState {
         LongNameReader long_name;
         std::vector<bool> used;
@@ -115,6 +121,9 @@ private:
     Result<SlotRun> reserve(std::uint32_t count, bool& pending_would_do);
     Result<> write_set(SlotRun place, std::span<const std::byte> bytes);
     void hold_back(const DirRecord& record);
+    void note_erased(const DirRecord& record);
+    ErasedPlace place_of_erased(const Keys& keys, std::uint32_t count) const;
+    Result<SlotRun> place_for(const Keys& keys, std::uint32_t count, bool& pending_would_do);
 
     // --- names
     Result<ShortNameChoice> choose_alias(const ParsedName& name, std::uint32_t except_id);
@@ -148,6 +157,11 @@ private:
     std::vector<std::uint32_t> free_ids_;
     std::vector<std::uint32_t> record_at_;  // id by the slot of the short entry, or kNoRecord
     std::shared_ptr<HeldBack> held_back_;
+    // Slots of the short entries that were erased in kEntry of a commit that has not come, by their
+    // names. The same name may reappear in the same sector, which is one write; elsewhere a power
+    // cut could show it twice.
+    std::unordered_map<std::u16string, std::uint32_t> erased_at_;
+    std::uint64_t erased_sequence_ = 0;  // of the last of them
 };
 
 }  // namespace wbfat::fs::inline WBFAT_RT

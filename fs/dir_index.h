@@ -6,8 +6,8 @@
 // slots" is one descent, whatever the directory looks like.
 //
 // Invariants
-//   I1. NameIndex is at most three quarters full; from its home to a name no cell is empty.
-//   I2. SlotMap: a node is the combination of its children; slots past size() count as used.
+//   - I1. NameIndex is at most three quarters full; from its home to a name no cell is empty.
+//   - I2. SlotMap: a node is the combination of its children; slots past size() count as used.
 //
 // Locking: none; the owner's.
 #pragma once

@@ -472,8 +472,7 @@ void FatTable::hold_back(Phase phase) {
 
 Result<> FatTable::set_later(cluster_t cluster, FatValue value, Phase phase) {
     BUG_ON(!geometry_.is_data_cluster(cluster), "no such cluster");
-    BUG_ON(phase == Phase::kAllocate || phase == Phase::kEntry,
-           "FAT entries are held back for kLink, kUnlink or kFree");
+    BUG_ON(phase == Phase::kAllocate, "FAT entries are held back for a later phase than set()'s");
     // Reads the page now: the commit should find it, and an unreadable sector is the caller's
     // error, not the commit's.
     if (!is_held_back(cluster)) {

@@ -5,13 +5,11 @@
 // see the newest table while the pages hold what may be written now.
 //
 // Invariants
-//   T1. All copies that are written (every mirrored FAT, or the active one alone) hold the same
-//   entries in their pages:
-//       a change needs the pages of all of them before it touches one.
-//   T2. An entry changes only under fat_lock, also where it straddles two sectors or two pages
-//   (FAT12), so no reader
-//       sees half of it.
-//   T3. The upper four bits of a FAT32 entry never change.
+//   - T1. All copies that are written (every mirrored FAT, or the active one alone) hold the same
+//     entries in their pages: a change needs the pages of all of them before it touches one.
+//   - T2. An entry changes only under fat_lock, also where it straddles two sectors or two pages
+//     (FAT12), so no reader sees half of it.
+//   - T3. The upper four bits of a FAT32 entry never change.
 //
 // The pages last used, one a copy, stay referenced, so a walk along a chain costs a lock and a load
 // a step.
@@ -89,7 +87,7 @@ public:
     // by page, so much cheaper than set() in a loop. Errors: as set(); the entries changed so far
     // are free again. Requires: the entries are free, as those of a run from the allocator are.
     Result<> set_chain(const ClusterRun& run, FatValue last);
-    // Changes it in `phase` (kLink, kUnlink or kFree) of the next commit; get() sees it at once. A
+    // Changes it in `phase` (any but kAllocate) of the next commit; get() sees it at once. A
     // value already held back for this cluster is replaced, value and phase: only the last one is
     // ever applied.
     Result<> set_later(cluster_t cluster, FatValue value, Phase phase);

@@ -10,10 +10,12 @@
 // memory, so the disk is never asked for stale fields.
 //
 // Invariants
-//   N1. physical_size >= i_size for files whose chain is intact: every byte below i_size is mapped.
-//   Kernel: mmu_private. N2. Bytes in [i_size, end of its page) are zero in the page cache. N3.
-//   i_size, i_start, attr, times, i_pos change only inside a Transaction and with i_rwsem held
-//   exclusively. N4. i_size == 0 and no preallocation -> i_start == 0.
+//   - N1. physical_size >= i_size for files whose chain is intact: every byte below i_size is
+//     mapped. Kernel: mmu_private.
+//   - N2. Bytes in [i_size, end of its page) are zero in the page cache.
+//   - N3. i_size, i_start, attr, times, i_pos change only inside a Transaction and with i_rwsem
+//     held exclusively.
+//   - N4. i_size == 0 and no preallocation -> i_start == 0.
 //
 // Locking: i_rwsem: shared for lookup and readdir, exclusive for whatever changes the file's size,
 // chain, attributes or the directory's entries. Reads of data take no inode lock. Two directories:

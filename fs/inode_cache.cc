@@ -270,6 +270,10 @@ Result<std::unique_ptr<Inode>> InodeCache::Impl::build(Inode& parent, const DirR
     const MountOptions& options = volume_.options();
     inode->i_pos = record.i_pos;
     inode->i_start = start;
+    // The entry itself may be younger than the last commit: fsync of what was only created relies
+    // on this.
+    inode->dirty_sequence.store(volume_.ordering().current_sequence());
+    inode->size_sequence.store(volume_.ordering().current_sequence());
     inode->is_program_ = is_program(entry);
     inode->attributes.attr = entry.attr;
     inode->attributes.nt_case = entry.nt_reserved;

@@ -4,13 +4,12 @@
 // something unlinked them. An inode leaves the cache only when nothing of it is owed to the disk.
 //
 // Invariants
-//   I1. A reference count falls to 0, and rises from 0, only under the lock.
-//   I2. An inode is on the LRU exactly when its count is 0 and it is not being evicted.
-//   I3. An inode that can be found has everything the disk says, or knows better; one built from
-//   the disk is built only
-//       when none can be found. So an inode is unhashed after its last page was written and its
-//       entry committed.
-//   I4. No reference outlives the volume.
+//   - I1. A reference count falls to 0, and rises from 0, only under the lock.
+//   - I2. An inode is on the LRU exactly when its count is 0 and it is not being evicted.
+//   - I3. An inode that can be found has everything the disk says, or knows better; one built from
+//     the disk is built only when none can be found. So an inode is unhashed after its last page
+//     was written and its entry committed.
+//   - I4. No reference outlives the volume.
 //
 // Locking: one Mutex, inside; below i_rwsem, above nothing that sleeps. Eviction runs with it
 // dropped. Source: Linux fs/fat/inode.c fat_iget, fat_build_inode, inode hash; fs/inode.c iput,

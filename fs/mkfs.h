@@ -5,16 +5,14 @@
 // then puts the plan on a FormatTarget.
 //
 // Invariants
-//   F1. The geometry of a plan equals that of dosfstools' mkfs.fat 4.2 for the same options and
-//   device size; where
-//       mkfs.fat refuses, so does plan_mkfs. tests/fs/mkfs_test.cc and
-//       tests/tools/mkfs_grid_test.py compare them.
-//   F2. A plan describes a volume that parse_boot_sector() accepts, or the Atari variant of one, or
-//       carries a warning that says it is not.
-//   F3. write_volume() wipes the reserved sectors first and writes the boot sector last: an
-//   interrupted format leaves
-//       no volume, rather than half of one.
-//   F4. Equal options, device and time give equal bytes.
+//   - F1. The geometry of a plan equals that of dosfstools' mkfs.fat 4.2 for the same options and
+//     device size; where mkfs.fat refuses, so does plan_mkfs. tests/fs/mkfs_test.cc and
+//     tests/tools/mkfs_grid_test.py compare them.
+//   - F2. A plan describes a volume that parse_boot_sector() accepts, or the Atari variant of one,
+//     or carries a warning that says it is not.
+//   - F3. write_volume() wipes the reserved sectors first and writes the boot sector last: an
+//     interrupted format leaves no volume, rather than half of one.
+//   - F4. Equal options, device and time give equal bytes.
 //
 // Locking: none; a plan is a value, and one thread writes it.
 // Differs: from mkfs.fat in the boot code, its message and the OEM name, in F3, and in code page

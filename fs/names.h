@@ -2,14 +2,14 @@
 //
 // Long names are sequences of UTF-16 units, and the disk may hold any sequence at all. Three rules
 // keep everything reachable:
-//   N1. A lone surrogate is shown in the three bytes its number would have in UTF-8 (ED A0 80 .. ED
-//   BF BF), and these
-//       are read back as that surrogate. Two of them that form a pair are refused: the character
-//       has a spelling of its own. With uni_xlate it is shown as ":D83D", and ":" and four hex
-//       digits stand for any unit.
-//   N2. '/' and NUL, which no caller can spell, are shown as U+FFFD, and name_key takes them for
-//   U+FFFD. N3. Keys ignore trailing dots, as the caller's names lose them: "dot." on the disk
-//   answers to "dot" and "dot.".
+//   - N1. A lone surrogate is shown in the three bytes its number would have in UTF-8 (ED A0 80 ..
+//     ED BF BF), and these are read back as that surrogate. Two of them that form a pair are
+//     refused: the character has a spelling of its own. With uni_xlate it is shown as ":D83D", and
+//     ":" and four hex digits stand for any unit.
+//   - N2. '/' and NUL, which no caller can spell, are shown as U+FFFD, and name_key takes them for
+//     U+FFFD.
+//   - N3. Keys ignore trailing dots, as the caller's names lose them: "dot." on the disk answers to
+//     "dot" and "dot.".
 //
 // Case is folded one unit to one unit: simple Unicode case folding of the BMP, so that a key has
 // the length of its name. 'ß' is not "ss"; dotless and dotted i (U+0131, U+0130) are letters of

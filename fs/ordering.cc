@@ -28,7 +28,7 @@ namespace {
 
 using cache::Page;
 
-constexpr std::size_t kNrPhases = 5;
+constexpr std::size_t kNrPhases = 6;
 // Commits that fail in a row before the volume is given up.
 constexpr unsigned kMaxFailures = 8;
 // Pending blocks, inodes or held-back changes that make a commit due at once.
@@ -305,7 +305,9 @@ bool Ordering::Impl::in_new_cluster_locked(std::uint64_t block) const {
     return new_clusters_.contains(static_cast<cluster_t>(cluster));
 }
 
-// O2: a block stays in the phase it was first noted for.
+// O2: a directory sector stays in kAllocate if it was noted for that. What is due in kAllocate
+// never waits: a sector of the FAT with a directory's link, left in kEntry by a commit that failed,
+// may go earlier, for what the link leads to is durable since.
 void Ordering::Impl::note_locked(Phase phase, std::uint64_t block) {
     if (applying_) {
         blocks_.at(index_of(applying_phase_)).insert(block);
@@ -314,8 +316,7 @@ void Ordering::Impl::note_locked(Phase phase, std::uint64_t block) {
     if (phase == Phase::kEntry && in_new_cluster_locked(block)) {
         phase = Phase::kAllocate;
     }
-    const Phase other = phase == Phase::kEntry ? Phase::kAllocate : Phase::kEntry;
-    if (!blocks_.at(index_of(other)).contains(block)) {
+    if (phase == Phase::kAllocate || !blocks_.at(index_of(Phase::kAllocate)).contains(block)) {
         blocks_.at(index_of(phase)).insert(block);
     }
 }
@@ -340,8 +341,7 @@ void Ordering::Impl::note_new_directory_cluster(cluster_t cluster) {
 }
 
 void Ordering::Impl::hold_back(Phase phase, std::function<Result<>()> apply) {
-    BUG_ON(phase == Phase::kAllocate || phase == Phase::kEntry, "O3",
-           "changes for this phase are made at once");
+    BUG_ON(phase == Phase::kAllocate, "O3", "changes for this phase are made at once");
     const sync::MutexLock lock(mutex_);
     held_.at(index_of(phase)).push_back(std::move(apply));
     update_large_locked();
@@ -746,7 +746,7 @@ Result<> Ordering::Impl::run_phases(bool barrier) {
         const sync::MutexLock lock(mutex_);
         new_clusters_.clear();
     }
-    for (const Phase phase : {Phase::kLink, Phase::kEntry, Phase::kUnlink}) {
+    for (const Phase phase : {Phase::kLink, Phase::kEntry, Phase::kUnlink, Phase::kCut}) {
         TRY_VOID(apply_held_back(phase));
         TRY_VOID(write_phase(phase));
         if (!unstable_blocks_.empty()) {

@@ -4,12 +4,14 @@
 // commit, which lets no transaction run and then writes in phases, with a device flush between
 // them:
 //
-//   kAllocate  file data of inodes that grew, new chains (not yet linked), zeroed or filled new
-//   directory clusters kLink      old chain tails -> new chains, when they could not go with
-//   kAllocate in one FAT sector kEntry     directory entries: new ones, sizes, starts, erased names
-//   whose clusters stay until kFree; ".." kUnlink    old names of renames; new end-of-chain marks;
-//   tails re-linked after a shrink kFree      freed clusters, FSINFO, final sizes of files that
-//   shrank and grew again
+//   - kAllocate: data of files that grew, new chains (not yet linked), new directory clusters
+//   - kLink: old tails of files -> new chains, when one FAT sector did not hold both
+//   - kEntry: new entries, sizes, starts, ".."; erased names whose clusters stay until kFree; old
+//     tails of directories -> new clusters, after kLink because the names in there rely on it
+//   - kUnlink: old names of renames; names of directories that something was renamed out of
+//   - kCut: new end-of-chain marks, and tails linked anew after a shrink; after kUnlink because
+//     an old name shows the old size
+//   - kFree: freed clusters, FSINFO, final sizes of files that shrank and grew again
 //
 // A change for kAllocate or kEntry is made in the device mapping's page at once and its blocks are
 // remembered for the phase. A change for a later phase is held back: FAT values in an overlay that
@@ -18,20 +20,23 @@
 // mark, or both names of a rename in flight.
 //
 // Invariants
-//   O1. The dirty mark is durable before the first change of a commit interval reaches the device,
-//   and cleared only by
-//       unmount or remount read-only with nothing pending and no unreported write error.
-//   O2. No block is remembered for two phases at once: a block already in kEntry takes no kAllocate
-//   change that others
-//       depend on (FAT sectors are kAllocate only, directory sectors of reachable clusters kEntry
-//       only; the sectors of a cluster nothing reaches yet are kAllocate until the commit).
-//   O3. A held-back change is never overwritten: whoever needs the entry again (a name erased in
-//   kUnlink re-created, an
-//       old tail changed twice) commits first. FatTable::is_held_back and Directory say so.
-//   O4. A freed cluster becomes allocatable only after the kFree phase that freed it is durable.
-//   O5. Both (all mirrored) FATs are written in the same phase, the first one first.
-//   O6. A failed phase stops the commit: nothing that depends on it is written; everything stays
-//   pending and dirty. O7. Transactions do not nest, and nobody commits inside one.
+//   - O1. The dirty mark is durable before the first change of a commit interval reaches the
+//     device, and cleared only by unmount or remount read-only with nothing pending and no
+//     unreported write error.
+//   - O2. What others depend on is written in kAllocate at the latest: a sector of the FAT with a
+//     new chain never waits for a later phase it is remembered for too; directory sectors of
+//     reachable clusters are kEntry only, those of a cluster nothing reaches yet kAllocate until
+//     the commit.
+//   - O3. A held-back change is never overwritten: whoever needs the entry again (a name erased in
+//     kUnlink re-created, an old tail changed twice) commits first. FatTable::is_held_back and
+//     Directory say so.
+//   - O4. A freed cluster becomes allocatable only after the kFree phase that freed it is durable.
+//   - O5. Both (all mirrored) FATs are written in the same phase, the first one first.
+//   - O6. A failed phase stops the commit: nothing that depends on it is written; everything stays
+//     pending and dirty.
+//   - O7. Transactions do not nest, and nobody commits inside one.
+//   - O8. One name is in one sector: a name erased in kEntry reappears before the commit in the
+//     same sector only (Directory); anything else commits first.
 //
 // Locking: the transaction lock is a RwSem: shared by Transaction, exclusive in commit(). Order:
 // inode i_rwsem -> transaction -> page locks -> fat_lock. Never start a transaction, commit or
@@ -89,7 +94,7 @@ public:
     // Marks a cluster range as reachable only after this commit, so that note_blocks(kEntry) on it
     // becomes kAllocate.
     void note_new_directory_cluster(cluster_t cluster);
-    // Runs `apply` in the named later phase (kLink, kUnlink, kFree), under the exclusive lock; it
+    // Runs `apply` in the named phase (any but kAllocate), under the exclusive lock; it
     // changes pages of the device mapping and calls note_applied for the blocks.
     void hold_back(Phase phase, std::function<Result<>()> apply) override;
     void note_applied(std::uint64_t device_offset_bytes, std::uint64_t length_bytes) override;

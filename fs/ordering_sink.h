@@ -14,7 +14,7 @@
 namespace wbfat::fs::inline WBFAT_RT {
 
 // The phases of a commit, in their order on the disk (ordering.h).
-enum class Phase : std::uint8_t { kAllocate, kLink, kEntry, kUnlink, kFree };
+enum class Phase : std::uint8_t { kAllocate, kLink, kEntry, kUnlink, kCut, kFree };
 
 class MetadataSink {
 public:

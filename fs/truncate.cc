@@ -63,18 +63,31 @@ Result<> link_tail(Inode& inode, cluster_t tail, const std::vector<ClusterRun>& 
         // The tail waits for its end mark since a shrink: re-link it there instead. Until then the
         // entry may not promise more than the clusters that were kept (low_water_size).
         inode.unreachable_tail_sequence = sequence;
-        return fat.set_later(tail, link, Phase::kUnlink);
+        return fat.set_later(tail, link, Phase::kCut);
     }
     if (inode.unreachable_tail_sequence == sequence) {
         return fat.set(tail, link);
     }
-    // The content of a directory's new cluster must be durable before anything links to it; a
-    // file's is hidden by its size.
+    // The content of a directory's new cluster must be durable before anything links to it, and so
+    // must be the chains of the files named in there, kLink included; a file's is hidden by its
+    // size.
     if (!inode.is_directory() && fits_tail_sector(fat, tail, runs)) {
         return fat.set(tail, link);
     }
     inode.unreachable_tail_sequence = sequence;
-    return fat.set_later(tail, link, Phase::kLink);
+    return fat.set_later(tail, link, inode.is_directory() ? Phase::kEntry : Phase::kLink);
+}
+
+// The last cluster of a chain takes an end mark or a link only while the table calls it used:
+// another file that shares it may have freed it. Source: fat_free, "invalid cluster chain". Errors:
+// EIO.
+Result<> check_tail(Inode& inode, cluster_t tail) {
+    if (TRY(inode.volume().fat().get(tail)) == FatValue::free()) {
+        inode.volume().fs_error(
+            fmt::format("cluster {} of {} is free", tail, inode.mapping().name()));
+        return Errno{EIO};
+    }
+    return {};
 }
 
 // Allocates `count` clusters behind the end of the chain and links them. Inside a Transaction.
@@ -83,6 +96,9 @@ Result<std::vector<ClusterRun>> extend_chain(Inode& inode, std::uint32_t count,
                                              bool& pending_would_do) {
     Volume& volume = inode.volume();
     const cluster_t tail = TRY(inode.clusters.last(volume.fat()));
+    if (tail != 0) {
+        TRY_VOID(check_tail(inode, tail));
+    }
     const cluster_t goal = tail == 0 ? 0 : tail + 1;
     std::vector<ClusterRun> runs = TRY(volume.allocator().allocate(count, goal, pending_would_do));
     TRY_VOID(write_new_chain(volume, runs));
@@ -95,6 +111,23 @@ Result<std::vector<ClusterRun>> extend_chain(Inode& inode, std::uint32_t count,
         inode.clusters.append(runs);
     }
     return runs;
+}
+
+// Appends `run`; of a shared one only what the table does not call free already, since a cluster
+// that the other file has freed may be handed out before this freeing is applied. A part that
+// cannot be read stays lost.
+void append_freed(FatTable& fat, const ClusterRun& run, bool is_shared,
+                  std::vector<ClusterRun>& to_free) {
+    if (!is_shared) {
+        to_free.push_back(run);
+        return;
+    }
+    for (cluster_t cluster = run.first; cluster < run.first + run.count; ++cluster) {
+        const Result<FatValue> value = fat.get(cluster);
+        if (value.has_value() && *value != FatValue::free()) {
+            to_free.push_back({cluster, 1});
+        }
+    }
 }
 
 // Zeroes a cluster in the device mapping's pages and fills its first bytes with `head`. Inside a
@@ -272,20 +305,24 @@ Result<> fat_truncate_blocks(Inode& inode, std::uint64_t offset_bytes) {
     } else {
         const auto tail = TRY(inode.clusters.find(fat, keep - 1));
         BUG_ON(!tail.has_value());
-        TRY_VOID(fat.set_later(tail->disk_cluster, FatValue::end_of_chain(), Phase::kUnlink));
+        TRY_VOID(check_tail(inode, tail->disk_cluster));
+        TRY_VOID(fat.set_later(tail->disk_cluster, FatValue::end_of_chain(), Phase::kCut));
         inode.clusters.truncate(keep);
         inode.low_water_size =
             std::min(inode.low_water_size, std::uint64_t{keep} << volume.geometry().cluster_shift);
     }
     inode.unreachable_tail_sequence = 0;
     inode.physical_size = std::uint64_t{keep} << volume.geometry().cluster_shift;
+    std::vector<ClusterRun> to_free;
     for (const ClusterRun& run : freed) {
-        if (!volume.allocator().free_later(run)) {
+        const bool is_shared = !volume.allocator().free_later(run);
+        if (is_shared) {
             volume.fs_error(fmt::format("clusters {}..{} belong to two files", run.first,
                                         run.first + run.count - 1));
         }
+        append_freed(fat, run, is_shared, to_free);
     }
-    TRY_VOID(fat.free_runs_later(std::move(freed)));
+    TRY_VOID(fat.free_runs_later(std::move(to_free)));
     inode.note_size_change();
     return {};
 }

@@ -489,7 +489,8 @@ void Volume::set_clock(std::function<timespec()> clock) {
 
 // Source: fat_clusters_flush.
 Result<> Volume::update_fsinfo() {
-    if (!has_fsinfo_) {
+    // Counts that are merely not trusted are no reason to write to a volume that was only read.
+    if (!has_fsinfo_ || !marked_dirty_.load()) {
         return {};
     }
     const std::uint64_t offset = std::uint64_t{geometry_.fsinfo_sector} * geometry_.sector_bytes;

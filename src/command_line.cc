@@ -34,7 +34,9 @@ std::optional<CommandLine> parse_command_line(int argc, char** argv, int& exit_c
     app.set_help_flag();
     app.add_option("DEVICE", line.device, "image file or block device");
     app.add_option("MOUNTPOINT", line.mountpoint, "an existing directory");
-    app.add_option("-o", options, "mount options, separated by commas")->take_all();
+    app.add_option("-o", options, "mount options, separated by commas")
+        ->take_all()
+        ->allow_extra_args(false);
     app.add_flag("-f,--foreground", line.foreground, "stay in the foreground");
     app.add_flag("-d,--debug", line.debug, "print every request; implies -f");
     app.add_flag("-h,--help", help, "print this");

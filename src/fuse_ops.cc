@@ -108,6 +108,10 @@ void forget_spellings(Server& server, fuse_ino_t parent, const std::string& cano
     }
 }
 
+bool is_other_spelling(const std::string& canonical, const std::string& spelled) {
+    return !canonical.empty() && canonical != spelled;
+}
+
 // A dentry that must not outlive this request: readdir shows its name otherwise.
 void forget_spelled_otherwise(Server& server, fuse_ino_t parent, const std::string& canonical,
                               const std::string& spelled) {
@@ -252,8 +256,9 @@ void op_unlink(fuse_req_t request, fuse_ino_t parent, const char* name) {
     fs::Inode& dir = inode_of(request, parent);
     const std::string canonical = canonical_name(dir, name);
     const Result<> removed = fs::unlink(dir, name);
+    const bool told = is_other_spelling(canonical, name) && server.invalidator.expire_all_entries();
     reply_result(request, removed);
-    if (removed.has_value()) {
+    if (removed.has_value() && !told) {
         forget_spellings(server, parent, canonical, name);
     }
 }
@@ -263,8 +268,9 @@ void op_rmdir(fuse_req_t request, fuse_ino_t parent, const char* name) {
     fs::Inode& dir = inode_of(request, parent);
     const std::string canonical = canonical_name(dir, name);
     const Result<> removed = fs::rmdir(dir, name);
+    const bool told = is_other_spelling(canonical, name) && server.invalidator.expire_all_entries();
     reply_result(request, removed);
-    if (removed.has_value()) {
+    if (removed.has_value() && !told) {
         forget_spellings(server, parent, canonical, name);
     }
 }
@@ -279,8 +285,12 @@ void op_rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino
     const Result<> renamed = fs::rename(dir, name, new_dir, new_name, flags);
     const std::string now = canonical_name(dir, name);
     const std::string new_now = canonical_name(new_dir, new_name);
+    const bool is_respelled = is_other_spelling(canonical, name) ||
+                              is_other_spelling(new_canonical, new_name) ||
+                              is_other_spelling(now, name) || is_other_spelling(new_now, new_name);
+    const bool told = is_respelled && server.invalidator.expire_all_entries();
     reply_result(request, renamed);
-    if (renamed.has_value()) {
+    if (renamed.has_value() && !told) {
         forget_spellings(server, parent, canonical, name);
         forget_spellings(server, new_parent, new_canonical, new_name);
         // The kernel moves its dentry to the new name as spelled, and with it the timeout of a
@@ -309,10 +319,9 @@ void open_file(fuse_req_t request, fs::InodeRef inode, fuse_file_info& info) {
                                                         : fs::File::Access::kReadWrite;
     flags.dsync = (info.flags & O_DSYNC) != 0;
     flags.sync = (info.flags & O_SYNC) == O_SYNC;
-    // With the writeback cache the kernel appends by itself and sends absolute offsets.
+    // O_APPEND is the kernel's: it sends absolute offsets. And the dirty pages of a mapping come
+    // through any handle of the file, one opened with O_APPEND too: they must go to their place.
     Server& server = server_of(request);
-    flags.append =
-        (info.flags & O_APPEND) != 0 && server.options.kernel_cache != KernelCache::kWriteback;
     info.fh = server.references.add(std::make_unique<fs::File>(std::move(inode), flags));
     info.direct_io = caches_nothing(server) ? 1 : 0;
     info.keep_cache = caches_nothing(server) ? 0 : 1;
@@ -349,9 +358,28 @@ void op_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t,
     }
 }
 
-void op_read(fuse_req_t request, fuse_ino_t, std::size_t size, off_t offset, fuse_file_info* info) {
+// All of [offset, offset + size) that the file has, or the error. A short answer is the end of the
+// file to a kernel that keeps pages, and it would believe the file to be that short; told of an
+// error, it asks again page by page.
+Result<> read_whole(fs::File& file, const fs::Inode& inode, std::uint64_t offset, std::size_t size,
+                    cache::PageVec& pages) {
+    for (;;) {
+        TRY_VOID(file.read(offset, size, pages));
+        const std::uint64_t got = pages.size_bytes();
+        if (got == size || offset + got >= inode.i_size()) {
+            return {};
+        }
+        cache::PageVec rest;
+        TRY_VOID(file.read(offset + got, size - got, rest));
+        pages.release();  // what stopped it has passed, or the file has shrunk: once more
+    }
+}
+
+void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
+             fuse_file_info* info) {
     cache::PageVec pages;
-    const Result<> read = file_of(info).read(static_cast<std::uint64_t>(offset), size, pages);
+    const Result<> read = read_whole(file_of(info), inode_of(request, ino),
+                                     static_cast<std::uint64_t>(offset), size, pages);
     if (!read.has_value()) {
         return reply_result(request, read);
     }
@@ -379,6 +407,12 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
     if (!written.has_value()) {
         return reply_errno(request, written.error().value);
     }
+    // The kernel turns a short O_DIRECT write into EIO, and takes back what it had grown. So it may
+    // as well know why. Source: fs/fuse/file.c fuse_get_res_by_io, fuse_direct_IO.
+    if (*written < size && (info->flags & O_DIRECT) != 0) {
+        const bool at_limit = static_cast<std::uint64_t>(offset) + *written >= fs::kMaxFileBytes;
+        return reply_errno(request, at_limit ? EFBIG : ENOSPC);
+    }
     static_cast<void>(fuse_reply_write(request, *written));
 }
 
@@ -405,6 +439,11 @@ void op_fallocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t 
 }
 
 void op_lseek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
+    // A kernel that gathers writes knows sizes that have not reached us. Left alone it answers from
+    // these, and as we would: all is data up to the end.
+    if (server_of(request).options.kernel_cache == KernelCache::kWriteback) {
+        return reply_errno(request, ENOSYS);
+    }
     if (offset < 0) {
         return reply_errno(request, ENXIO);
     }

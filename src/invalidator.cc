@@ -1,7 +1,11 @@
 // The invalidation queue.
 #include "src/invalidator.h"
 
+#include <unistd.h>
+
 #include <utility>
+
+#include <linux/fuse.h>
 
 namespace wbfat::daemon {
 
@@ -35,6 +39,14 @@ void Invalidator::invalidate_entry(fuse_ino_t parent, std::string name) {
         queue_.push_back({parent, std::move(name)});
     }
     wake_.notify_one();
+}
+
+bool Invalidator::expire_all_entries() {
+    // Source: Linux fs/fuse/dev.c fuse_notify_inc_epoch (protocol 7.44); libfuse 3.14 has no
+    // function for it. A notification is a reply to nothing whose error is its number.
+    constexpr std::int32_t kNotifyIncEpoch = 8;
+    const fuse_out_header message{sizeof(message), kNotifyIncEpoch, 0};
+    return ::write(fuse_session_fd(session_), &message, sizeof(message)) == sizeof(message);
 }
 
 void Invalidator::invalidate_attributes(fuse_ino_t ino) {

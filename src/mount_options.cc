@@ -90,6 +90,17 @@ Apply cache_number(T cache::PageCacheOptions::*member, T max, const char* right)
     };
 }
 
+Apply percentage(unsigned cache::PageCacheOptions::*member) {
+    return [=](DaemonOptions& o, const std::string& value) -> std::string {
+        const std::optional<unsigned> parsed = parse_number<unsigned>(value, 10);
+        if (!parsed || *parsed == 0 || *parsed > 100) {
+            return "a percentage from 1 to 100";
+        }
+        o.cache.*member = *parsed;
+        return {};
+    };
+}
+
 template <typename E>
 struct Choice {
     std::string_view text;
@@ -291,7 +302,6 @@ std::vector<Option> vfat_volume_options() {
 std::vector<Option> own_options() {
     using cache::PageCacheOptions;
     using fs::MountOptions;
-    constexpr const char* kPercent = "a percentage from 1 to 100";
     constexpr const char* kCentisecs = "hundredths of a second, up to 360000";
     constexpr unsigned kMaxCentisecs = 360000;
     return {
@@ -333,10 +343,10 @@ std::vector<Option> own_options() {
          number<unsigned>(&MountOptions::commit_seconds, 10, 3600U, "seconds from 0 to 3600")},
         {"dirty_ratio", Takes::kValue, "PERCENT",
          "writers wait above this share of dirty pages (40)",
-         cache_number<unsigned>(&PageCacheOptions::dirty_ratio, 100, kPercent)},
+         percentage(&PageCacheOptions::dirty_ratio)},
         {"dirty_background_ratio", Takes::kValue, "PERCENT",
          "background writeback above this share (10)",
-         cache_number<unsigned>(&PageCacheOptions::dirty_background_ratio, 100, kPercent)},
+         percentage(&PageCacheOptions::dirty_background_ratio)},
         {"dirty_writeback_centisecs", Takes::kValue, "N",
          "how often the flusher looks for old pages (500)",
          cache_number<unsigned>(&PageCacheOptions::dirty_writeback_centisecs, kMaxCentisecs,

@@ -9,9 +9,11 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <system_error>
 #include <utility>
 
 #include <linux/fuse.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 namespace wbfat::daemon {
@@ -58,6 +60,18 @@ std::string escaped(const std::string& text) {
     return result;
 }
 
+// Why nothing can be mounted on `path`, or "". On a file the kernel would mount our directory, and
+// nobody could enter.
+std::string why_no_mountpoint(const std::string& path) {
+    struct stat found {};
+    if (::stat(path.c_str(), &found) != 0) {
+        return fmt::format("cannot mount on '{}': {}", path, std::system_category().message(errno));
+    }
+    return S_ISDIR(found.st_mode)
+               ? ""
+               : fmt::format("cannot mount on '{}': it is not a directory", path);
+}
+
 }  // namespace
 
 std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowlevel_ops& ops,
@@ -67,6 +81,10 @@ std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowle
         why =
             "there is no /dev/fuse: load the kernel module 'fuse' or give the container that "
             "device";
+        return nullptr;
+    }
+    why = why_no_mountpoint(options.mountpoint);
+    if (!why.empty()) {
         return nullptr;
     }
     fuse_args args = FUSE_ARGS_INIT(0, nullptr);
@@ -94,9 +112,7 @@ std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowle
     }
     if (fuse_session_mount(session, options.mountpoint.c_str()) != 0) {
         fuse_session_destroy(session);
-        why = fmt::format(
-            "cannot mount on '{}': it must be an existing directory that you may write to",
-            options.mountpoint);
+        why = fmt::format("cannot mount on '{}'; libfuse's message is above", options.mountpoint);
         return nullptr;
     }
     return std::unique_ptr<Session>(new Session(session, options, std::move(sync_fs)));

@@ -6,14 +6,14 @@
 // removal, by rule) and recording_device (a log of writes and flushes).
 //
 // Invariants
-//   B1. A submitted Bio is completed exactly once, by calling end_io(bio) with bio.error set; also
-//       when the device failed, vanished, or is being destroyed.
-//   B2. end_io runs on a completion thread of the device (CompletionContext::kInSubmit apart). It
-//       never takes a page lock, an inode lock or a mutex that is held across submit(): that is how
-//       interrupt context behaves, and what makes the writeback race of the mail possible.
-//   B3. After end_io returned the device touches neither the Bio nor its segments.
-//   B4. flush() returns success only when every write completed before flush() was called is on
-//       stable storage.
+//   - B1. A submitted Bio is completed exactly once, by calling end_io(bio) with bio.error set;
+//     also when the device failed, vanished, or is being destroyed.
+//   - B2. end_io runs on a completion thread of the device (CompletionContext::kInSubmit apart). It
+//     never takes a page lock, an inode lock or a mutex that is held across submit(): that is how
+//     interrupt context behaves, and what makes the writeback race of the mail possible.
+//   - B3. After end_io returned the device touches neither the Bio nor its segments.
+//   - B4. flush() returns success only when every write completed before flush() was called is on
+//     stable storage.
 //
 // Locking: submit() may block for a free slot, so it is called with no spin lock held; page locks
 // are allowed.

@@ -2,9 +2,9 @@
 // context.
 //
 // Invariants
-//   T1. What was posted runs exactly once, in the order of posting, also when the object is being
-//       destroyed.
-//   T2. Nothing runs after the destructor returned.
+//   - T1. What was posted runs exactly once, in the order of posting, also when the object is being
+//     destroyed.
+//   - T2. Nothing runs after the destructor returned.
 //
 // Locking: lock_ is a leaf; no task runs with it held.
 #pragma once

@@ -159,6 +159,10 @@ boost::system::result<void, OpenError> cut_geometry(DeviceNode& node, const std:
                          "needs an offset that is a multiple of " + std::to_string(block) +
                              " bytes for direct I/O");
     }
+    if (geometry.size_bytes < block) {
+        return error_for(EINVAL, path,
+                         "has only " + std::to_string(geometry.size_bytes) + " bytes");
+    }
     if (options.offset_bytes > geometry.size_bytes ||
         geometry.size_bytes - options.offset_bytes < block) {
         return error_for(EINVAL, path,

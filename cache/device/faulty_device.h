@@ -7,11 +7,11 @@
 // operations() shows that a run did not reach it.
 //
 // Invariants
-//   R1. B1 holds for every Bio, held ones too: what is still held at destruction or removal
-//       completes with EIO.
-//   R2. After removal nothing reaches the inner device until insert_device().
-//   R3. A torn or short write changes a prefix of its range, in whole 512-byte sectors, and nothing
-//       else.
+//   - R1. B1 holds for every Bio, held ones too: what is still held at destruction or removal
+//     completes with EIO.
+//   - R2. After removal nothing reaches the inner device until insert_device().
+//   - R3. A torn or short write changes a prefix of its range, in whole 512-byte sectors, and
+//     nothing else.
 //
 // Locking: lock_ is a leaf; neither the inner device nor end_io is called with it held.
 #pragma once

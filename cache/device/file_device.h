@@ -6,14 +6,14 @@
 // calling thread, where they cost no wake-up.
 //
 // Invariants
-//   F1. With `exclusive` no second program that asks the same way has the volume: a block device is
-//       claimed with O_EXCL, which also refuses what the kernel has mounted; and image or node
-//       carry an OFD lock for the device's life, a write lock, or a read lock for readers, so that
-//       read-only mounts can share an image. Not detected: an image that is in use through a loop
-//       device, which locks nothing.
-//   F2. At most `queue_depth` Bios are in flight; submit() sleeps for the next free place.
-//   F3. open() starts no thread. A program that forks into the background does so before its first
-//       submit().
+//   - F1. With `exclusive` no second program that asks the same way has the volume: a block device
+//     is claimed with O_EXCL, which also refuses what the kernel has mounted; and image or node
+//     carry an OFD lock for the device's life, a write lock, or a read lock for readers, so that
+//     read-only mounts can share an image. Not detected: an image that is in use through a loop
+//     device, which locks nothing.
+//   - F2. At most `queue_depth` Bios are in flight; submit() sleeps for the next free place.
+//   - F3. open() starts no thread. A program that forks into the background does so before its
+//     first submit().
 //
 // Locking: the lock of the free places is a leaf. submit() is never called from end_io: with all
 // places taken it would wait for the thread it runs on.

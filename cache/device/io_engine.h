@@ -6,10 +6,10 @@
 // bounce buffers is in Transfer, so both engines and the synchronous path behave alike.
 //
 // Invariants
-//   E1. A started Transfer reaches TransferSink::finished exactly once, on a thread with
-//       Role::kCompletion.
-//   E2. Between start() and finished() only the engine touches the Transfer.
-//   E3. An engine is destroyed only when nothing is in flight; its threads are joined then.
+//   - E1. A started Transfer reaches TransferSink::finished exactly once, on a thread with
+//     Role::kCompletion.
+//   - E2. Between start() and finished() only the engine touches the Transfer.
+//   - E3. An engine is destroyed only when nothing is in flight; its threads are joined then.
 #pragma once
 
 #include <cstdint>

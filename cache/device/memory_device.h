@@ -4,9 +4,9 @@
 // volume costs what was written to it, and discard gives whole pages back.
 //
 // Invariants
-//   D1. Bytes never written, and bytes discarded, read as zeros.
-//   D2. With CompletionContext::kInSubmit end_io has run when submit() returns, in the submitting
-//       thread (B2's exception); with kOnThread it never runs there.
+//   - D1. Bytes never written, and bytes discarded, read as zeros.
+//   - D2. With CompletionContext::kInSubmit end_io has run when submit() returns, in the submitting
+//     thread (B2's exception); with kOnThread it never runs there.
 //
 // Locking: none around the bytes. Transfers that overlap in range and time leave mixed bytes, as on
 // a real disk, and are a data race that TSan will report: the page protocol above must not produce

@@ -10,10 +10,10 @@
 // writes, each whole or torn at sectors.
 //
 // Invariants
-//   L1. The log has the very bytes that reached the inner device: they are copied at submit, and
-//       the copy is written.
-//   L2. A write is in the log before its end_io runs, a flush before flush() returns.
-//   L3. Failed writes are not in the log; a failed flush is there as a mark, and ends no epoch.
+//   - L1. The log has the very bytes that reached the inner device: they are copied at submit, and
+//     the copy is written.
+//   - L2. A write is in the log before its end_io runs, a flush before flush() returns.
+//   - L3. Failed writes are not in the log; a failed flush is there as a mark, and ends no epoch.
 //
 // Locking: lock_ is a leaf; neither the inner device nor end_io is called with it held.
 //

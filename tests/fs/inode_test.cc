@@ -15,9 +15,6 @@ namespace {
 
 class InodeTest : public testing::Test {
 protected:
-    InodeTest() {
-        bed_.options().time_offset_set = true;
-    }
     std::uint32_t cluster() {
         return bed_.volume().geometry().cluster_bytes;
     }

@@ -1,15 +1,17 @@
-// Goal: a power cut at any moment costs lost clusters, a dirty mark, or shows both names of a rename
-// in flight; nothing fsynced is lost, and no file holds bytes of another.
-// Method: the writes of a seeded workload are recorded; the image is rebuilt at its write boundaries,
-// and with writes of the last flush epoch dropped or torn at random; fsck.fat -n, a second reader of
-// FAT and the history of the workload judge each.
+// Goal: a power cut at any moment costs lost clusters, a dirty mark, or shows both names of a
+// rename in flight; nothing fsynced is lost, and no file holds bytes of another.
 //
-// WBFAT_FULL=1: every boundary, 2,000 random states each and more seeds, as the issue demands; without
-// it a sample. WBFAT_SEED=n: another workload.
+// Method: the writes of a seeded workload are recorded; the image is rebuilt at every write
+// boundary, and with writes of the last flush epoch dropped or torn at random. Judges are fsck.fat
+// -n, a second reader of FAT, and the history of the workload.
+//
+// WBFAT_FULL=1: 2,000 random states a volume, three seeds, and fsck.fat for every state; without it
+// a fifth of that, and fsck.fat for every second. WBFAT_SEED=n: another workload.
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <random>
@@ -50,6 +52,7 @@ struct Plan {
     unsigned nr_operations = kNrOperations;
     std::size_t boundary_step = 1;  // every so many boundaries, and all around flushes
     std::size_t nr_random = 0;
+    std::function<void(CrashWorkload&)> script{};  // instead of a random workload
     std::size_t fsck_step = 1;  // fsck.fat sees every so many states; the reader sees all
 };
 
@@ -99,7 +102,11 @@ private:
         before_ = bed_.image();
         static_cast<void>(bed_.recorder().take_log());
         workload_ = std::make_unique<CrashWorkload>(bed_, seed_);
-        workload_->run(plan_.nr_operations);
+        if (plan_.script) {
+            plan_.script(*workload_);
+        } else {
+            workload_->run(plan_.nr_operations);
+        }
         nr_workload_flushes_ = count_flushes(bed_.recorder().log());
         figures_.nr_syncs = workload_->nr_syncs();
         workload_->finish();
@@ -114,7 +121,8 @@ private:
     }
 
     static std::size_t count_flushes(const WriteLog& log) {
-        return static_cast<std::size_t>(std::ranges::count(log, LogEntry::Kind::kFlush, &LogEntry::kind));
+        return static_cast<std::size_t>(
+            std::ranges::count(log, LogEntry::Kind::kFlush, &LogEntry::kind));
     }
 
     bool is_near_flush(std::size_t cut) const {
@@ -131,8 +139,7 @@ private:
             apply_to(*image_, log_[i]);
             // A mark changes what is promised, not the bytes.
             const bool is_sampled = ++nr_boundaries % plan_.boundary_step == 0 ||
-                                    is_near_flush(i + 1) ||
-                                    log_[i].kind == LogEntry::Kind::kMark;
+                                    is_near_flush(i + 1) || log_[i].kind == LogEntry::Kind::kMark;
             if (is_sampled && log_[i].kind != LogEntry::Kind::kFlush) {
                 examine(i + 1, "boundary");
             }
@@ -185,8 +192,8 @@ private:
             return;
         }
         figures_.distinct++;
-        CrashVerdict verdict = judge(*image_, workload_->history(), cut,
-                                     figures_.distinct % plan_.fsck_step == 0);
+        CrashVerdict verdict =
+            judge(*image_, workload_->history(), cut, figures_.distinct % plan_.fsck_step == 0);
         check_dirty_mark(cut, verdict);
         figures_.fsck_runs += verdict.fsck_was_asked ? 1 : 0;
         for (std::size_t i = 0; i < verdict.leftovers.size(); ++i) {
@@ -203,9 +210,9 @@ private:
 
     // How many marks stand before the cut.
     std::size_t promises_at(std::size_t cut) const {
-        return static_cast<std::size_t>(
-            std::count_if(log_.begin(), log_.begin() + static_cast<std::ptrdiff_t>(cut),
-                          [](const LogEntry& entry) { return entry.kind == LogEntry::Kind::kMark; }));
+        return static_cast<std::size_t>(std::count_if(
+            log_.begin(), log_.begin() + static_cast<std::ptrdiff_t>(cut),
+            [](const LogEntry& entry) { return entry.kind == LogEntry::Kind::kMark; }));
     }
 
     // Once a write may have reached the disk, and until the unmount has nothing left to write.
@@ -219,11 +226,16 @@ private:
         }
     }
 
-    std::string explain(std::size_t cut, const std::string& how, const CrashVerdict& verdict) const {
+    std::string explain(std::size_t cut, const std::string& how,
+                        const CrashVerdict& verdict) const {
         std::string text = "seed " + std::to_string(seed_) + ", cut after " + std::to_string(cut) +
                            " of " + std::to_string(log_.size()) + " entries, " + how + ":\n";
         for (const std::string& failure : verdict.failures) {
             text += "  " + failure + "\n";
+        }
+        text += "  fsck.fat:\n";
+        for (const std::string& line : image_->fsck()) {
+            text += "    " + line + "\n";
         }
         text += "  operations before:\n";
         const auto& journal = workload_->journal();
@@ -259,7 +271,8 @@ Plan plan_for(unsigned fat_bits, std::uint64_t mib, std::uint32_t sector_bytes,
     plan.spec.size_bytes = mib << 20;
     plan.spec.sector_bytes = sector_bytes;
     plan.spec.sectors_per_cluster = sectors_per_cluster;
-    // Large enough that commits happen when the workload asks for them, so that a seed gives one log.
+    // Large enough that commits happen when the workload asks for them, so that a seed gives one
+    // log.
     plan.spec.cache_bytes = 64U << 20;
     plan.name = "Fat" + std::to_string(fat_bits) + "With" + std::to_string(sector_bytes) + "By" +
                 std::to_string(sectors_per_cluster);
@@ -286,8 +299,7 @@ TEST_P(PowerCutTest, LeavesNothingWorseThanLostClustersAndEveryPromiseKept) {
     if (is_full_run()) {
         plan.nr_random = 2000;
     } else {
-        plan.boundary_step = 3;
-        plan.nr_random = 300;
+        plan.nr_random = 400;
         plan.fsck_step = 2;
     }
     for (std::uint64_t seed = first_seed(); seed < first_seed() + nr_seeds; ++seed) {
@@ -308,6 +320,95 @@ TEST_P(PowerCutTest, LeavesNothingWorseThanLostClustersAndEveryPromiseKept) {
 INSTANTIATE_TEST_SUITE_P(Volumes, PowerCutTest,
                          testing::Values(plan_for(16, 8, 512, 1), plan_for(16, 16, 512, 4),
                                          plan_for(16, 32, 4096, 1), plan_for(32, 34, 512, 1)),
+                         [](const auto& made) { return made.param.name; });
+
+// Each of these lost something once: the shortest workload that showed it.
+struct Script {
+    std::string name;
+    std::function<void(CrashWorkload&)> run;
+};
+
+std::vector<Script> scripts() {
+    using W = CrashWorkload;
+    return {
+        {"RemoveADirectoryAFileWasRenamedOutOf",
+         [](W& w) {
+             // Names in different sectors: the directory's goes in one write, the new one in
+             // another.
+             const ObjectId from = w.make_directory_at({kRootObject, "from"});
+             const ObjectId to = w.make_directory_at({kRootObject, "to"});
+             const ObjectId file = w.create_at({from, "f.dat"}, 3000);
+             w.sync_file(file);
+             w.move_to(file, {to, "f.dat"});
+             w.remove_empty(from);
+             w.sync_directory(kRootObject);
+         }},
+        {"ShrinkARenamedFile",
+         [](W& w) {
+             const ObjectId to = w.make_directory_at({kRootObject, "to"});
+             const ObjectId file = w.create_at({kRootObject, "f.dat"}, 10000);
+             w.sync_file(file);
+             w.move_to(file, {to, "g.dat"});
+             w.resize(file, 3000);
+             w.sync_directory(kRootObject);
+         }},
+        {"RenameAShrunkFile",
+         [](W& w) {
+             const ObjectId to = w.make_directory_at({kRootObject, "to"});
+             const ObjectId file = w.create_at({kRootObject, "f.dat"}, 10000);
+             w.sync_file(file);
+             w.resize(file, 3000);
+             w.move_to(file, {to, "g.dat"});
+             w.sync_directory(kRootObject);
+         }},
+        {"SyncAnEmptyNewFile",
+         [](W& w) {
+             w.sync_file(w.create_at({kRootObject, "empty.dat"}, 0));
+             w.create_at({kRootObject, "f.dat"}, 5000);
+         }},
+        {"MakeARemovedNameAgainElsewhere",
+         [](W& w) {
+             const ObjectId file = w.create_at({kRootObject, "again.dat"}, 700);
+             for (unsigned i = 0; i < 20; ++i) {
+                 w.create_at({kRootObject, "x" + std::to_string(i) + ".dat"}, 0);
+             }
+             w.sync_directory(kRootObject);
+             w.unlink_object(file, false);
+             w.create_at({kRootObject, "takes.its"}, 0);
+             w.create_at({kRootObject, "again.dat"}, 900);
+             w.sync_directory(kRootObject);
+         }},
+        {"RenameAGrownFileIntoAGrownDirectory",
+         [](W& w) {
+             const ObjectId to = w.make_directory_at({kRootObject, "to"});
+             for (unsigned i = 0; i < 14; ++i) {  // with "." and "..": one cluster of 512
+                 w.create_at({to, "x" + std::to_string(i) + ".dat"}, 0);
+             }
+             const ObjectId file = w.create_at({kRootObject, "f.dat"}, 250 * 512);
+             w.sync_directory(kRootObject);
+             w.write_at(file, 250 * 512, 20 * 512);  // into the next sector of the FAT
+             w.move_to(file, {to, "g.dat"});
+             w.sync_directory(kRootObject);
+         }},
+    };
+}
+
+class PowerCutScriptTest : public PowerCutControlTest,
+                           public testing::WithParamInterface<Script> {};
+
+TEST_P(PowerCutScriptTest, LosesNothing) {
+    Plan plan = plan_for(16, 8, 512, 1);
+    plan.script = GetParam().run;
+    plan.nr_random = 400;
+    const Figures figures = Campaign(plan, first_seed()).run();
+    ASSERT_FALSE(HasFatalFailure());
+    EXPECT_EQ(figures.damaged, 0U);
+    for (const std::string& finding : figures.findings) {
+        ADD_FAILURE() << finding;
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Scripts, PowerCutScriptTest, testing::ValuesIn(scripts()),
                          [](const auto& made) { return made.param.name; });
 
 // Proof that the judges see something: without flushes the order is gone.

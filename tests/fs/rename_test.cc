@@ -384,6 +384,32 @@ TEST_P(RenameTest, APowerCutLeavesTheOldOrTheNewVersionOfAReplacedFile) {
     EXPECT_EQ(last, "new version");
 }
 
+TEST_P(RenameTest, APowerCutFindsAFileWhoseOldDirectoryIsRemovedInTheSameCommit) {
+    for (const bool replace : {false, true}) {
+        SCOPED_TRACE(replace ? "replaced" : "removed");
+        ASSERT_TRUE(mkdir(root(), "dir").has_value());
+        fixture_.put(*fixture_.dir("dir"), "file", "precious");
+        if (replace) {
+            ASSERT_TRUE(mkdir(root(), "other").has_value());
+        }
+        // The new name goes into another sector than the name of the directory.
+        for (int i = 0; i < 130; ++i) {
+            ASSERT_EQ(create(root(), "F" + std::to_string(i)).code(), 0);
+        }
+        ASSERT_EQ(fixture_.volume().sync_fs().code(), 0);
+        const std::vector<std::byte> base = fixture_.test().image();
+        fixture_.test().recorder().take_log();
+        ASSERT_EQ(rename_code(*fixture_.dir("dir"), "file", root(), "moved"), 0);
+        ASSERT_EQ(replace ? rename_root("other", "dir") : rmdir(root(), "dir").code(), 0);
+        ASSERT_EQ(fixture_.volume().sync_fs().code(), 0);
+        at_every_cut(base, fixture_.test().recorder().take_log(),
+                     [&](Volume& volume) { EXPECT_FALSE(paths_of(volume, "precious").empty()); });
+        for (const std::string& name : fixture_.names(root())) {
+            ASSERT_EQ(name == "dir" ? rmdir(root(), name).code() : unlink(root(), name).code(), 0);
+        }
+    }
+}
+
 TEST_P(RenameTest, RenamingWithinASectorIsOneWriteOfTheDirectory) {
     fixture_.put(root(), "short", "precious");
     ASSERT_EQ(fixture_.volume().sync_fs().code(), 0);

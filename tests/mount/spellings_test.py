@@ -7,7 +7,8 @@ tests wait with a deadline instead of looking once.
 
 import errno
 import os
-import unittest
+import random
+import threading
 
 import wbfat_mount
 from wbfat_mount import RENAME_EXCHANGE, eventually, renameat2
@@ -187,6 +188,33 @@ class SpellingsTest(wbfat_mount.MountCase):
             self.assertEqual(caught.exception.errno, errno.EINVAL)
         finally:
             os.chdir(before)
+
+    def test_many_threads_many_spellings(self):
+        """Whoever wins: names vanish and come back under other spellings, and the volume stays whole."""
+        surprises = []
+
+        def play(seed):
+            chance = random.Random(seed)
+            for _ in range(400):
+                name = f"{chance.choice(('Some Name', 'SOME NAME', 'some name.', 'SOMENA~1'))}"
+                try:
+                    chance.choice((self.write, self.read, lambda n: os.unlink(self.at(n)),
+                                   lambda n: os.rename(self.at(n), self.at("Other")),
+                                   lambda n: os.rename(self.at("OTHER"), self.at(n))))(name)
+                except (FileNotFoundError, FileExistsError):
+                    pass
+                except OSError as error:
+                    surprises.append(error)
+
+        threads = [threading.Thread(target=play, args=(seed,)) for seed in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(surprises, [])
+        for name in os.listdir(self.volume.path):
+            os.unlink(self.at(name))
+        self.expect_gone(("Some Name", "SOME NAME", "some name.", "SOMENA~1", "Other", "OTHER"))
 
     def test_a_spelling_that_comes_to_mean_another_file(self):
         """The alias of a removed name goes to the next long name: the old entry must not answer for it."""

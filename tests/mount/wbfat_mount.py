@@ -244,6 +244,10 @@ class MountCase(unittest.TestCase):
         """wbfat ends with `code`, one sentence of its own on stderr that says `words`, and no mount left."""
         result = run(*wrap, WBFAT, *arguments)
         said = result.stdout + result.stderr
+        for argument in arguments:
+            if is_mounted(argument):
+                run("umount", "-l", argument)
+                self.fail(f"wbfat has mounted on {argument}")
         self.assertEqual(result.returncode, code, said)
         lines = [line for line in result.stderr.splitlines() if line.startswith("wbfat: ")]
         self.assertEqual(len(lines), 1, said)

@@ -80,6 +80,7 @@ TEST(MountOptionsTest, SaysWhatIsWrongAndWhatWouldBeRight) {
         {"iocharset=koi8-r", "utf8"},
         {"threads=0", "1 to 256"},
         {"dirty_ratio=101", "percentage"},
+        {"dirty_background_ratio=0", "percentage"},
         {"utf8=maybe", "yes"},
     };
     for (const BadCase& bad : cases) {

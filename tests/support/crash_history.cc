@@ -119,7 +119,8 @@ std::string CrashHistory::content_violation(const Object& file, const CrashNode&
         }
         // Of a file that shrank and grew again the entry first shows the clusters it kept.
         for (const std::uint64_t before : std::set(sizes)) {
-            const std::uint64_t kept = (before + cluster_bytes_ - 1) / cluster_bytes_ * cluster_bytes_;
+            const std::uint64_t kept =
+                (before + cluster_bytes_ - 1) / cluster_bytes_ * cluster_bytes_;
             if (kept < version->content.size()) {
                 sizes.insert(kept);
             }
@@ -147,6 +148,7 @@ std::string CrashHistory::content_violation(const Object& file, const CrashNode&
 void CrashHistory::check_child(ObjectId dir, const CrashNode& child, const std::string& path,
                                Found& found) const {
     std::string why = "leads where it should not";
+    bool is_known = false;
     for (const ObjectId id : allowed({dir, child.name}, found.cut)) {
         const Object& object = objects_.at(id);
         if (id == kNoObject || object.is_directory != child.is_directory) {
@@ -154,16 +156,20 @@ void CrashHistory::check_child(ObjectId dir, const CrashNode& child, const std::
         }
         const std::string wrong =
             child.is_directory ? "" : content_violation(object, child, found.cut);
-        if (wrong.empty()) {
-            found.times.at(id)++;
-            if (child.is_directory) {
-                check_directory(id, child, path, found);
-            }
-            return;
+        if (!wrong.empty()) {
+            why = object.label + " " + wrong;
+            continue;
         }
-        why = object.label + " " + wrong;
+        // Several may look alike when they are empty: it is any of them.
+        found.times.at(id)++;
+        if (child.is_directory && !is_known) {
+            check_directory(id, child, path, found);
+        }
+        is_known = true;
     }
-    found.out->push_back(path + ": " + why);
+    if (!is_known) {
+        found.out->push_back(path + ": " + why);
+    }
 }
 
 void CrashHistory::check_directory(ObjectId dir, const CrashNode& node, const std::string& path,
@@ -212,8 +218,8 @@ std::size_t CrashHistory::nr_possible_names(ObjectId object, Position cut) const
     return keys.size();
 }
 
-// All objects the path may lead to. Upper and lower case are one: fsck.fat shows short names as they
-// are stored.
+// All objects the path may lead to. Upper and lower case are one: fsck.fat shows short names as
+// they are stored.
 std::vector<ObjectId> CrashHistory::objects_at(std::string_view path, Position cut) const {
     std::vector<ObjectId> here{kRootObject};
     while (!path.empty()) {
@@ -237,14 +243,13 @@ bool CrashHistory::is_rename_in_flight(std::string_view first, std::string_view 
                                        Position cut) const {
     const std::vector<ObjectId> ones = objects_at(first, cut);
     if (second.empty()) {
-        return std::ranges::any_of(
-            ones, [&](ObjectId one) { return nr_possible_names(one, cut) > 1; });
+        return std::ranges::any_of(ones,
+                                   [&](ObjectId one) { return nr_possible_names(one, cut) > 1; });
     }
     // Either the object itself has two names, or it is below a directory that has.
     const std::vector<ObjectId> others = objects_at(second, cut);
-    return first != second && std::ranges::any_of(ones, [&](ObjectId one) {
-               return contains(others, one);
-           });
+    return first != second &&
+           std::ranges::any_of(ones, [&](ObjectId one) { return contains(others, one); });
 }
 
 }  // namespace wbfat::fs::inline WBFAT_RT

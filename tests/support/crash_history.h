@@ -3,9 +3,9 @@
 //
 // Every change has the position of the log where it began; before that nothing of it can be on the
 // disk. Every claim has the position where the promise had been given. At a cut, a name may lead to
-// what it led to at the last claim for all names, or to what any later change made of it; a file may
-// hold its content of its last claim, or, byte by byte, that of any later version. An object that was
-// promised and not removed since is found under at least one of its names.
+// what it led to at the last claim for all names, or to what any later change made of it; a file
+// may hold its content of its last claim, or, byte by byte, that of any later version. An object
+// that was promised and not removed since is found under at least one of its names.
 //
 // Directories are objects too: a name is (directory object, name in it), so that a moved directory
 // takes its names along.

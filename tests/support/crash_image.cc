@@ -38,8 +38,7 @@ CrashImage::CrashImage(std::span<const std::byte> image) {
     if (fd_ < 0 || ftruncate(fd_, static_cast<off_t>(image.size())) != 0) {
         fail("memfd_create");
     }
-    void* const memory =
-        mmap(nullptr, image.size(), PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+    void* const memory = mmap(nullptr, image.size(), PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
     if (memory == MAP_FAILED) {
         fail("mmap");
     }
@@ -128,7 +127,8 @@ void apply_to(CrashImage& image, const cache::LogEntry& entry,
     if (entry.kind == cache::LogEntry::Kind::kDiscard) {
         zeros.resize(entry.length_bytes);
     }
-    const std::span<const std::byte> data = zeros.empty() ? std::span(entry.data) : std::span(zeros);
+    const std::span<const std::byte> data =
+        zeros.empty() ? std::span(entry.data) : std::span(zeros);
     if (!keep_sector) {
         image.write(entry.offset_bytes, data);
         return;

@@ -57,8 +57,8 @@ private:
     std::vector<Undo> undo_;
 };
 
-// Applies entry `entry` of the log; with `keep_sector`, only the sectors of 512 bytes it answers true
-// for.
+// Applies entry `entry` of the log; with `keep_sector`, only the sectors of 512 bytes it answers
+// true for.
 void apply_to(CrashImage& image, const cache::LogEntry& entry,
               const std::function<bool()>& keep_sector = nullptr);
 

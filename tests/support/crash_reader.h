@@ -1,5 +1,5 @@
-// A second reader of FAT volumes, for the power-cut test: small, read-only, and sharing no line with
-// fs/, so that a mistake there is not made here once more.
+// A second reader of FAT volumes, for the power-cut test: small, read-only, and sharing no line
+// with fs/, so that a mistake there is not made here once more.
 //
 // It knows FAT16 and FAT32, long names in ASCII, and no more. Damage is described, never fatal.
 //

@@ -61,8 +61,9 @@ public:
 
     // Returns how many lines it took; 0: it is none of the sentences allowed.
     std::size_t take(std::size_t at) {
-        for (const auto take_one : {&PathSentences::take_pair, &PathSentences::take_long_chain,
-                                    &PathSentences::take_consequence, &PathSentences::take_parent}) {
+        for (const auto take_one :
+             {&PathSentences::take_pair, &PathSentences::take_long_chain,
+              &PathSentences::take_consequence, &PathSentences::take_parent}) {
             if (const std::size_t taken = (this->*take_one)(at); taken != 0) {
                 return taken;
             }
@@ -96,8 +97,9 @@ private:
     }
 
     std::size_t take_long_chain(std::size_t at) {
-        static const std::regex kLong("  File size is [0-9]+ bytes, cluster chain length is > "
-                                      "[0-9]+ bytes\\.");
+        static const std::regex kLong(
+            "  File size is [0-9]+ bytes, cluster chain length is > "
+            "[0-9]+ bytes\\.");
         static const std::regex kTruncating("  Truncating file to [0-9]+ bytes\\.");
         if (!std::regex_match(line(at + 1), kLong) ||
             !std::regex_match(line(at + 2), kTruncating)) {
@@ -109,8 +111,9 @@ private:
 
     // What it thinks of a file it has just (not) truncated, being the second of a pair.
     std::size_t take_consequence(std::size_t at) {
-        static const std::regex kShort("  File size is [0-9]+ bytes, cluster chain length is "
-                                       "[0-9]+ bytes\\.");
+        static const std::regex kShort(
+            "  File size is [0-9]+ bytes, cluster chain length is "
+            "[0-9]+ bytes\\.");
         static const std::regex kTruncating("  Truncating file to [0-9]+ bytes\\.");
         const bool taken = in_flight_.contains(line(at)) &&
                            std::regex_match(line(at + 1), kShort) &&

@@ -1,5 +1,5 @@
-// The verdict on one crash image: what fsck.fat says, what our second reader finds, what the history
-// of the workload allows.
+// The verdict on one crash image: what fsck.fat says, what our second reader finds, what the
+// history of the workload allows.
 #pragma once
 
 #include <array>

@@ -25,9 +25,9 @@ void stamp(std::vector<std::byte>& content, std::size_t from, std::size_t to, Ob
            std::uint32_t generation) {
     for (std::size_t at = from; at < to; ++at) {
         const std::size_t where = at / kStampBytes;
-        const std::uint64_t value =
-            (file * 0x9E3779B97F4A7C15ULL) ^ (generation * 0xC2B2AE3D27D4EB4FULL) ^
-            (where * 0x165667B19E3779F9ULL);
+        const std::uint64_t value = (file * 0x9E3779B97F4A7C15ULL) ^
+                                    (generation * 0xC2B2AE3D27D4EB4FULL) ^
+                                    (where * 0x165667B19E3779F9ULL);
         const unsigned shift = static_cast<unsigned>(at % 8) * 8;
         content[at] = static_cast<std::byte>((value >> shift) | 1U);  // never 0
     }
@@ -211,8 +211,8 @@ void CrashWorkload::sync_directory(ObjectId dir) {
 ObjectId CrashWorkload::create_at(const Key& key, std::size_t size) {
     const CrashHistory::Position start = now();
     note("create " + path_of(key) + " of " + std::to_string(size));
-    const ObjectId file = history_.add_object(false, "file " + std::to_string(objects_.size()) +
-                                                         ", made as " + path_of(key) + ",");
+    const ObjectId file = history_.add_object(
+        false, "file " + std::to_string(objects_.size()) + ", made as " + path_of(key) + ",");
     objects_.resize(file + 1);
     history_.set_content(file, {}, start);
     const InodeRef dir = inode_of(key.first);
@@ -309,8 +309,7 @@ void CrashWorkload::shrink_and_grow() {
     }
 }
 
-void CrashWorkload::unlink_file() {
-    const ObjectId file = pick_file();
+void CrashWorkload::unlink_object(ObjectId file, bool keep_open) {
     const Key key = objects_.at(file).key;
     const CrashHistory::Position start = now();
     note("unlink " + path_of(key));
@@ -319,16 +318,17 @@ void CrashWorkload::unlink_file() {
     history_.remove(file, start);
     take(key, start);
     EXPECT_EQ(unlink(*dir, key.second).code(), 0);
-    if (chance(30)) {
+    if (keep_open) {
         orphans_.push_back(std::move(inode));
     }
 }
 
-void CrashWorkload::make_directory() {
-    if (all(true).size() >= kMaxDirectories) {
-        return remove_directory();
-    }
-    const Key key{pick_directory(true), "dir" + std::to_string(nr_made_++)};
+void CrashWorkload::unlink_file() {
+    const ObjectId file = pick_file();
+    unlink_object(file, chance(30));
+}
+
+ObjectId CrashWorkload::make_directory_at(const Key& key) {
     const CrashHistory::Position start = now();
     note("mkdir " + path_of(key));
     const ObjectId made = history_.add_object(true, "directory " + path_of(key));
@@ -337,9 +337,28 @@ void CrashWorkload::make_directory() {
     const InodeRef parent = inode_of(key.first);
     put(made, key, start);
     bed_.make_directory(*parent, key.second);
+    return made;
+}
+
+void CrashWorkload::make_directory() {
+    if (all(true).size() >= kMaxDirectories) {
+        return remove_directory();
+    }
+    const ObjectId parent = pick_directory(true);
+    const ObjectId made = make_directory_at({parent, "dir" + std::to_string(nr_made_++)});
     while (chance(60)) {
         create_at(new_key(made), pick(kUsualBytes / 4));
     }
+}
+
+void CrashWorkload::remove_empty(ObjectId directory) {
+    const Key key = objects_.at(directory).key;
+    const CrashHistory::Position start = now();
+    note("rmdir " + path_of(key));
+    const InodeRef parent = inode_of(key.first);
+    history_.remove(directory, start);
+    take(key, start);
+    EXPECT_EQ(rmdir(*parent, key.second).code(), 0);
 }
 
 // What is in it moves elsewhere, or goes.
@@ -353,13 +372,7 @@ void CrashWorkload::remove_directory() {
         const ObjectId child = at(key);
         move_to(child, objects_.at(child).is_directory ? Key{into, key.second} : new_key(into));
     }
-    const Key key = objects_.at(victim).key;
-    const CrashHistory::Position start = now();
-    note("rmdir " + path_of(key));
-    const InodeRef parent = inode_of(key.first);
-    history_.remove(victim, start);
-    take(key, start);
-    EXPECT_EQ(rmdir(*parent, key.second).code(), 0);
+    remove_empty(victim);
 }
 
 // As a flusher does: data only, no commit.

@@ -1,9 +1,10 @@
 // A seeded workload on a volume in memory, with a history of what it did and was promised.
 //
 // It creates, appends, overwrites, replaces atomically (write, fsync, rename over, fsync of the
-// directory), renames across directories, moves directories, truncates down, up, and down and up again
-// within one commit interval, unlinks, keeps unlinked files open, makes and removes directories
-// (emptied by renames as they are), writes data back early as a flusher does, and syncs now and then.
+// directory), renames across directories, moves directories, truncates down, up, and down and up
+// again within one commit interval, unlinks, keeps unlinked files open, makes and removes
+// directories (emptied by renames as they are), writes data back early as a flusher does, and syncs
+// now and then.
 //
 // Contents are stamped: 16 bytes say whose they are, so that one file's bytes in another are seen.
 //
@@ -32,6 +33,18 @@ public:
     // Syncs all of it and lets go of every inode, so that the volume can be unmounted.
     void finish();
 
+    // --- single operations, for workloads that are no random ones ---
+    using Key = CrashHistory::Key;  // (directory, name in it)
+    ObjectId create_at(const Key& key, std::size_t size);
+    ObjectId make_directory_at(const Key& key);
+    void write_at(ObjectId file, std::size_t offset, std::size_t length);
+    void resize(ObjectId file, std::size_t size);
+    void move_to(ObjectId object, const Key& to);
+    void unlink_object(ObjectId file, bool keep_open);
+    void remove_empty(ObjectId directory);
+    void sync_file(ObjectId file);
+    void sync_directory(ObjectId dir);
+
     const CrashHistory& history() const {
         return history_;
     }
@@ -44,7 +57,6 @@ public:
     }
 
 private:
-    using Key = CrashHistory::Key;
     struct Object {
         bool is_directory = false;
         Key key;
@@ -67,14 +79,8 @@ private:
 
     void put(ObjectId object, const Key& key, CrashHistory::Position at);
     void take(const Key& key, CrashHistory::Position at);
-    void write_at(ObjectId file, std::size_t offset, std::size_t length);
-    void resize(ObjectId file, std::size_t size);
-    void move_to(ObjectId object, const Key& to);
-    void sync_file(ObjectId file);
-    void sync_directory(ObjectId dir);
 
     ObjectId create();
-    ObjectId create_at(const Key& key, std::size_t size);
     void append();
     void overwrite();
     void replace(bool synced);

@@ -35,7 +35,14 @@ struct VolumeSpec {
     std::uint64_t cache_bytes = 4U << 20;
     cache::CompletionContext completion = cache::CompletionContext::kInSubmit;
     bool can_be_written = true;
-    MountOptions options{};
+    MountOptions options = default_options();
+
+    // Times in UTC: the same on every machine.
+    static MountOptions default_options() {
+        MountOptions options;
+        options.time_offset_set = true;
+        return options;
+    }
 
     // "fat16 of 8 MiB, sectors of 512": for test names and traces.
     std::string to_string() const;

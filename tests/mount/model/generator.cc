@@ -25,16 +25,19 @@ struct Weight {
 };
 
 constexpr std::array kWeights = {
-    Weight{Kind::kOpen, 110},   Weight{Kind::kClose, 30},     Weight{Kind::kWrite, 60},    Weight{Kind::kPwrite, 90},
-    Weight{Kind::kWritev, 20},  Weight{Kind::kRead, 40},      Weight{Kind::kPread, 60},    Weight{Kind::kLseek, 25},
-    Weight{Kind::kTruncate, 25}, Weight{Kind::kFtruncate, 50}, Weight{Kind::kFallocate, 20}, Weight{Kind::kFsync, 6},
-    Weight{Kind::kFdatasync, 6}, Weight{Kind::kCopyRange, 20}, Weight{Kind::kStore, 50},    Weight{Kind::kLoad, 40},
-    Weight{Kind::kMsync, 5},    Weight{Kind::kUnmap, 12},     Weight{Kind::kEvict, 8},     Weight{Kind::kFstat, 25},
-    Weight{Kind::kFutimens, 8}, Weight{Kind::kUnlink, 45},    Weight{Kind::kMkdir, 22},    Weight{Kind::kRmdir, 20},
-    Weight{Kind::kRename, 60},  Weight{Kind::kReaddir, 12},   Weight{Kind::kStat, 50},     Weight{Kind::kUtimens, 15},
-    Weight{Kind::kChmod, 12},   Weight{Kind::kChown, 4},      Weight{Kind::kAccess, 15},   Weight{Kind::kReadFile, 30},
-    Weight{Kind::kReplace, 15}, Weight{Kind::kLink, 3},       Weight{Kind::kSymlink, 3},   Weight{Kind::kMkfifo, 3},
-    Weight{Kind::kMknod, 8},    Weight{Kind::kFsyncDir, 3},   Weight{Kind::kStatfs, 6}};
+    Weight{Kind::kOpen, 110},     Weight{Kind::kClose, 30},     Weight{Kind::kWrite, 60},
+    Weight{Kind::kPwrite, 90},    Weight{Kind::kWritev, 20},    Weight{Kind::kRead, 40},
+    Weight{Kind::kPread, 60},     Weight{Kind::kLseek, 25},     Weight{Kind::kTruncate, 25},
+    Weight{Kind::kFtruncate, 50}, Weight{Kind::kFallocate, 20}, Weight{Kind::kFsync, 6},
+    Weight{Kind::kFdatasync, 6},  Weight{Kind::kCopyRange, 20}, Weight{Kind::kStore, 50},
+    Weight{Kind::kLoad, 40},      Weight{Kind::kMsync, 5},      Weight{Kind::kUnmap, 12},
+    Weight{Kind::kEvict, 8},      Weight{Kind::kFstat, 25},     Weight{Kind::kFutimens, 8},
+    Weight{Kind::kUnlink, 45},    Weight{Kind::kMkdir, 22},     Weight{Kind::kRmdir, 20},
+    Weight{Kind::kRename, 60},    Weight{Kind::kReaddir, 12},   Weight{Kind::kStat, 50},
+    Weight{Kind::kUtimens, 15},   Weight{Kind::kChmod, 12},     Weight{Kind::kChown, 4},
+    Weight{Kind::kAccess, 15},    Weight{Kind::kReadFile, 30},  Weight{Kind::kReplace, 15},
+    Weight{Kind::kLink, 3},       Weight{Kind::kSymlink, 3},    Weight{Kind::kMkfifo, 3},
+    Weight{Kind::kMknod, 8},      Weight{Kind::kFsyncDir, 3},   Weight{Kind::kStatfs, 6}};
 
 constexpr unsigned total_weight() {
     unsigned total = 0;
@@ -106,8 +109,10 @@ Name Generator::pick_child(const Node& directory) {
     std::advance(child, static_cast<std::ptrdiff_t>(random_.below(directory.children.size())));
     const Name name = child->second->name;
     // Often as it was created, else in any spelling.
-    return random_.one_in(3) ? Name{name.group, static_cast<std::uint8_t>(random_.below(nr_spellings(name.group)))}
-                             : name;
+    return random_.one_in(3)
+               ? Name{name.group,
+                      static_cast<std::uint8_t>(random_.below(nr_spellings(name.group)))}
+               : name;
 }
 
 Name Generator::pick_new(const Node& directory) {
@@ -137,7 +142,8 @@ Path Generator::pick_path(bool wants_new) {
     if (random_.one_in(150)) {
         path.push_back(pick_new(directory));  // through something that is not there, or a file
     }
-    const bool existing = !directory.children.empty() && random_.one_in(wants_new ? 4 : 12) == wants_new;
+    const bool existing =
+        !directory.children.empty() && random_.one_in(wants_new ? 4 : 12) == wants_new;
     path.push_back(existing ? pick_child(directory) : pick_new(directory));
     return path;
 }
@@ -151,8 +157,8 @@ std::uint64_t Generator::pick_size() {
             return random_.below(16);
         case 2:
         case 3: {
-            const std::uint64_t edge = random_.pick({std::uint64_t{512}, std::uint64_t{2048}, std::uint64_t{4096},
-                                                     std::uint64_t{32768}}) *
+            const std::uint64_t edge = random_.pick({std::uint64_t{512}, std::uint64_t{2048},
+                                                     std::uint64_t{4096}, std::uint64_t{32768}}) *
                                        random_.between(1, 8);
             return std::min(max, edge + random_.below(3) - 1);
         }
@@ -177,10 +183,12 @@ std::uint64_t Generator::pick_length() {
 }
 
 std::uint64_t Generator::pick_seconds() {
-    switch (random_.below(8)) {
+    const std::uint64_t kind = random_.below(8);
+    switch (session_.limits().kernel_gathers ? 2 : kind) {
         case 0:
-            return random_.pick({std::uint64_t{0}, std::uint64_t{315532799}, std::uint64_t{315532800},
-                                 std::uint64_t{315532801}, std::uint64_t{4354819199}, std::uint64_t{4354819200},
+            return random_.pick({std::uint64_t{0}, std::uint64_t{315532799},
+                                 std::uint64_t{315532800}, std::uint64_t{315532801},
+                                 std::uint64_t{4354819199}, std::uint64_t{4354819200},
                                  std::uint64_t{9999999999}, std::uint64_t{4107542400}});
         case 1:
             return random_.between(2'600'000'000, 4'300'000'000);
@@ -223,10 +231,11 @@ void Generator::fill_rename(Op& op) {
         op.path2 = op.path;  // in the same directory
         op.path2.pop_back();
         const Resolved directory = session_.tree().resolve(op.path2);
-        const bool existing = directory.node != nullptr && !directory.node->children.empty() && random_.one_in(2);
-        op.path2.push_back(existing                     ? pick_child(*directory.node)
+        const bool existing =
+            directory.node != nullptr && !directory.node->children.empty() && random_.one_in(2);
+        op.path2.push_back(existing                    ? pick_child(*directory.node)
                            : directory.node != nullptr ? pick_new(*directory.node)
-                                                        : op.path.back());
+                                                       : op.path.back());
     }
     if (random_.one_in(15)) {
         op.path2 = op.path;  // another case
@@ -251,12 +260,15 @@ void Generator::fill_slot_op(Op& op) {
     const bool beyond = session_.limits().four_gib && random_.one_in(100);
     switch (op.kind) {
         case Kind::kLseek:
-            op.flags = random_.pick({SEEK_SET, SEEK_SET, SEEK_SET, SEEK_END, SEEK_CUR, SEEK_DATA, SEEK_HOLE});
-            op.offset = op.flags == SEEK_END || op.flags == SEEK_CUR ? random_.below(10) : op.offset;
+            op.flags = random_.pick(
+                {SEEK_SET, SEEK_SET, SEEK_SET, SEEK_END, SEEK_CUR, SEEK_DATA, SEEK_HOLE});
+            op.offset =
+                op.flags == SEEK_END || op.flags == SEEK_CUR ? random_.below(10) : op.offset;
             break;
         case Kind::kFallocate:
-            op.flags = random_.pick({0, 0, 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_KEEP_SIZE,
-                                     FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE});
+            op.flags =
+                random_.pick({0, 0, 0, FALLOC_FL_KEEP_SIZE, FALLOC_FL_KEEP_SIZE,
+                              FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE});
             op.length = std::clamp<std::uint64_t>(op.length, 1, max - std::min(op.offset, max - 1));
             break;
         case Kind::kCopyRange:
@@ -271,7 +283,8 @@ void Generator::fill_slot_op(Op& op) {
     const bool can_be_beyond =
         op.kind == Kind::kPwrite || op.kind == Kind::kFtruncate || op.kind == Kind::kFallocate;
     if (beyond && can_be_beyond) {
-        op.offset = std::uint64_t{0x100000000} - (op.kind == Kind::kPwrite ? 1 : 0) + random_.below(5000);
+        op.offset =
+            std::uint64_t{0x100000000} - (op.kind == Kind::kPwrite ? 1 : 0) + random_.below(5000);
     }
 }
 
@@ -280,8 +293,9 @@ int Generator::pick_chmod() {
 }
 
 void Generator::fill_path_op(Op& op) {
-    const bool makes = op.kind == Kind::kMkdir || op.kind == Kind::kMknod || op.kind == Kind::kReplace ||
-                       op.kind == Kind::kSymlink || op.kind == Kind::kMkfifo;
+    const bool makes = op.kind == Kind::kMkdir || op.kind == Kind::kMknod ||
+                       op.kind == Kind::kReplace || op.kind == Kind::kSymlink ||
+                       op.kind == Kind::kMkfifo;
     op.path = pick_path(makes);
     switch (op.kind) {
         case Kind::kTruncate:
@@ -319,7 +333,13 @@ void Generator::fill_path_op(Op& op) {
 Op Generator::make() {
     Op op;
     op.kind = pick_kind(random_);
-    const bool makes = op.kind == Kind::kMkdir || op.kind == Kind::kMknod || op.kind == Kind::kReplace;
+    // Directories outlive files: only empty ones go.
+    if (op.kind == Kind::kMkdir &&
+        session_.tree().nr_directories() > session_.limits().max_nodes / 4) {
+        op.kind = random_.one_in(2) ? Kind::kMknod : Kind::kRmdir;
+    }
+    const bool makes =
+        op.kind == Kind::kMkdir || op.kind == Kind::kMknod || op.kind == Kind::kReplace;
     if (makes && is_crowded()) {
         op.kind = random_.one_in(5) ? Kind::kRmdir : Kind::kUnlink;
     }

@@ -1,4 +1,5 @@
-// Random operations that make sense: most of them on names that exist, some of them wrong on purpose.
+// Random operations that make sense: most of them on names that exist, some of them wrong on
+// purpose.
 #pragma once
 
 #include "tests/mount/model/op.h"

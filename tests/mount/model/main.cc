@@ -1,7 +1,10 @@
-// wbfat-model: random operations against a directory under test and a plain one, which must not differ.
+// wbfat-model: random operations against a directory under test and a plain one, which must not
+// differ.
 //
-// Exit: 0 they do not, 1 they do (the seed, the operation, the last ones before it and a short trace are printed),
-// 2 wrong use or an environment that cannot carry the run.
+// Exit: 0 they do not, 1 they do (the seed, the operation, the last ones before it and a short
+// trace are printed), 2 wrong use or an environment that cannot carry the run.
+#include <fmt/format.h>
+
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -10,13 +13,12 @@
 #include <system_error>
 #include <vector>
 
-#include <fmt/format.h>
+#include <boost/json.hpp>
 
 #include "tests/mount/model/generator.h"
 #include "tests/mount/model/options.h"
 #include "tests/mount/model/session.h"
 #include "tests/mount/model/shrink.h"
-#include <boost/json.hpp>
 
 namespace wbfat::model {
 namespace {
@@ -30,6 +32,7 @@ struct Report {
     double seconds = 0;
     std::string failure;
     std::vector<std::string> last_ops;
+    std::vector<std::string> last_ops_on_file;
     std::vector<std::string> shrunk;
     std::string shrunk_failure;
     TreeTotals totals;
@@ -62,9 +65,14 @@ void print_json(const Options& options, const Report& report) {
 }
 
 void print_failure(const Options& options, const Report& report) {
-    fmt::print(stderr, "FAILED: seed {} round {}, operation {}: {}\nlast operations, oldest first:\n", options.seed,
-               options.round, report.ops, report.failure);
+    fmt::print(stderr,
+               "FAILED: seed {} round {}, operation {}: {}\nlast operations, oldest first:\n",
+               options.seed, options.round, report.ops, report.failure);
     for (const std::string& line : report.last_ops) {
+        fmt::print(stderr, "  {}\n", line);
+    }
+    fmt::print(stderr, "last operations on this file, by number:\n");
+    for (const std::string& line : report.last_ops_on_file) {
         fmt::print(stderr, "  {}\n", line);
     }
     fmt::print(stderr, "replay: {}\n", replay_command(options, report.ops));
@@ -75,7 +83,8 @@ void print_shrunk(const Report& report) {
         fmt::print(stderr, "in fresh directories the same operations do not fail\n");
         return;
     }
-    fmt::print(stderr, "{} operations that fail as well ({}):\n", report.shrunk.size(), report.shrunk_failure);
+    fmt::print(stderr, "{} operations that fail as well ({}):\n", report.shrunk.size(),
+               report.shrunk_failure);
     for (const std::string& line : report.shrunk) {
         fmt::print(stderr, "  {}\n", line);
     }
@@ -91,20 +100,37 @@ std::vector<std::string> as_text(const std::vector<Op>& ops, std::size_t last) {
 
 void show_progress(const Options& options, std::uint64_t done, double seconds) {
     if (options.progress && done % kProgressEvery == 0) {
-        fmt::print(stderr, "\rseed {} round {}: {} of {} operations, {:.0f} per second ", options.seed, options.round,
-                   done, options.ops, static_cast<double>(done) / seconds);
+        fmt::print(stderr, "\rseed {} round {}: {} of {} operations, {:.0f} per second ",
+                   options.seed, options.round, done, options.ops,
+                   static_cast<double>(done) / seconds);
     }
 }
 
+// The last operations on what the last one was about.
+std::vector<std::string> history(const std::vector<Op>& done,
+                                 const std::vector<const void*>& nodes) {
+    std::vector<std::string> lines;
+    for (std::size_t i = nodes.size(); i-- > 0 && lines.size() < kShownOps;) {
+        if (nodes[i] != nullptr && nodes[i] == nodes.back()) {
+            lines.insert(lines.begin(), fmt::format("{}: {}", i, to_text(done[i])));
+        }
+    }
+    return lines;
+}
+
 // The operations that were done, the last one being the one that failed.
-std::string run_random(const Options& options, Session& session, std::vector<Op>& done) {
+std::string run_random(const Options& options, Session& session, std::vector<Op>& done,
+                       Report& report) {
+    std::vector<const void*> nodes;
     const auto start = std::chrono::steady_clock::now();
     for (std::uint64_t i = 0; i < options.ops; ++i) {
         tools::Random random(options.seed, options.round, i);
         Op op = generate(session, random);
         std::string failure = session.apply(op);
         done.push_back(std::move(op));
+        nodes.push_back(session.last_node());
         if (!failure.empty()) {
+            report.last_ops_on_file = history(done, nodes);
             return failure;
         }
         const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
@@ -120,7 +146,8 @@ std::vector<Op> read_trace(const std::string& path) {
     while (std::getline(file, line)) {
         const std::optional<Op> op = parse_op(line);
         if (!op) {
-            throw std::system_error(EINVAL, std::generic_category(), path + ": no operation: " + line);
+            throw std::system_error(EINVAL, std::generic_category(),
+                                    path + ": no operation: " + line);
         }
         ops.push_back(*op);
     }
@@ -136,12 +163,14 @@ std::string prepare(const Options& options, Session& session) {
     }
     TreeTotals totals;
     if (std::string difference = session.verify(totals); !difference.empty()) {
-        return (options.resume ? "after the remount: " : "the directories are not empty: ") + difference;
+        return (options.resume ? "after the remount: " : "the directories are not empty: ") +
+               difference;
     }
     return session.check_free_count(totals);
 }
 
-std::string run_all(const Options& options, Session& session, std::vector<Op>& done, Report& report) {
+std::string run_all(const Options& options, Session& session, std::vector<Op>& done,
+                    Report& report) {
     if (std::string failure = prepare(options, session); !failure.empty()) {
         return failure;
     }
@@ -149,7 +178,7 @@ std::string run_all(const Options& options, Session& session, std::vector<Op>& d
         done = read_trace(options.replay);
         return replay(session, done);
     }
-    if (std::string failure = run_random(options, session, done); !failure.empty()) {
+    if (std::string failure = run_random(options, session, done, report); !failure.empty()) {
         return failure;
     }
     if (std::string difference = session.verify(report.totals); !difference.empty()) {
@@ -166,7 +195,8 @@ void write_trace(const std::string& path, const std::vector<Op>& ops) {
 }
 
 void look_for_shorter(const Options& options, std::vector<Op> done, Report& report) {
-    Shrunk shrunk = shrink(options.directory, options.reference, options.limits, std::move(done), kShrinkSeconds);
+    Shrunk shrunk = shrink(options.directory, options.reference, options.limits, std::move(done),
+                           kShrinkSeconds);
     report.shrunk_failure = shrunk.failure;
     if (shrunk.failure.empty()) {
         return;
@@ -186,7 +216,8 @@ int run(const Options& options) {
         report.failure = run_all(options, session, done, report);
         report.refused_no_space = session.refused_no_space();
     }
-    report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    report.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     report.ops = done.size();
     for (const Op& op : done) {
         ++report.by_kind[std::string(kind_name(op.kind))];
@@ -195,16 +226,23 @@ int run(const Options& options) {
         report.last_ops = as_text(done, kShownOps);
         print_failure(options, report);
         if (!options.no_shrink && !done.empty()) {
-            look_for_shorter(options, done, report);
-            print_shrunk(report);
+            try {
+                look_for_shorter(options, done, report);
+                print_shrunk(report);
+            } catch (const std::exception& error) {
+                fmt::print(stderr, "no shorter list was found: {}\n",
+                           error.what());  // the mount may be gone
+            }
         }
     }
     if (options.json) {
         print_json(options, report);
     } else if (report.failure.empty()) {
-        fmt::print("PASS: seed {} round {}: {} operations in {:.1f} s; {} files, {} directories, {} bytes\n",
-                   options.seed, options.round, report.ops, report.seconds, report.totals.files,
-                   report.totals.directories, report.totals.bytes);
+        fmt::print(
+            "PASS: seed {} round {}: {} operations in {:.1f} s; {} files, {} directories, {} "
+            "bytes\n",
+            options.seed, options.round, report.ops, report.seconds, report.totals.files,
+            report.totals.directories, report.totals.bytes);
     }
     return report.failure.empty() ? kExitPass : kExitFail;
 }

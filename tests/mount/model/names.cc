@@ -1,10 +1,11 @@
-// The pool itself. No two groups, and no group and no generated alias ("LONGPR~1.TXT"), mean the same file.
+// The pool itself. No two groups, and no group and no generated alias ("LONGPR~1.TXT"), mean the
+// same file.
 #include "tests/mount/model/names.h"
+
+#include <fmt/format.h>
 
 #include <cerrno>
 #include <charconv>
-
-#include <fmt/format.h>
 
 namespace wbfat::model {
 namespace {
@@ -45,10 +46,13 @@ const std::vector<Spellings>& pool() {
         {"123456789.123"},
         {"12345678.1234"},
         {"MixedCas.Ext", "mixedcas.ext", "MIXEDCAS.EXT"},
-        {"\xC3\xBC", "\xC3\x9C"},                      // u umlaut
+        {"\xC3\xBC", "\xC3\x9C"},                            // u umlaut
         {"\xC3\xA9t\xC3\xA9.txt", "\xC3\x89T\xC3\x89.TXT"},  // e acute, one character
-        {"e\xCC\x81t.txt", "E\xCC\x81T.TXT"},           // the same letter of two characters is another name
-        {"Gr\xC3\xB6\xC3\x9F" "e.txt", "GR\xC3\x96\xC3\x9F" "E.TXT"},
+        {"e\xCC\x81t.txt", "E\xCC\x81T.TXT"},  // the same letter of two characters is another name
+        {"Gr\xC3\xB6\xC3\x9F"
+         "e.txt",
+         "GR\xC3\x96\xC3\x9F"
+         "E.TXT"},
         {"Привет мир.doc", "ПРИВЕТ МИР.DOC"},
         {"αθήνα", "ΑΘΉΝΑ"},
         {"Հայերեն", "ՀԱՅԵՐԵՆ"},
@@ -74,9 +78,18 @@ struct BadName {
 
 const std::vector<BadName>& bad_pool() {
     static const std::vector<BadName> names = {
-        {"a*b", EINVAL},    {"a?b", EINVAL},       {"a:b", EINVAL},   {"a\"b", EINVAL},
-        {"a<b", EINVAL},    {"a|b", EINVAL},       {"a\\b", EINVAL},  {"space ", EINVAL},
-        {"tab\tx", EINVAL}, {"not utf-8 \xff", EINVAL}, {"...", ENOENT}, {repeated("y", 256), ENAMETOOLONG},
+        {"a*b", EINVAL},
+        {"a?b", EINVAL},
+        {"a:b", EINVAL},
+        {"a\"b", EINVAL},
+        {"a<b", EINVAL},
+        {"a|b", EINVAL},
+        {"a\\b", EINVAL},
+        {"space ", EINVAL},
+        {"tab\tx", EINVAL},
+        {"not utf-8 \xff", EINVAL},
+        {"...", ENOENT},
+        {repeated("y", 256), ENAMETOOLONG},
         {repeated("😀", 128), ENAMETOOLONG},
     };
     return names;
@@ -173,7 +186,8 @@ std::optional<Name> parse_reference_name(std::string_view text) {
     Name name;
     if (dot == std::string_view::npos || !parse_number(text.substr(0, dot), name.group) ||
         !parse_number(text.substr(dot + 1), name.spelling) ||
-        name.group >= nr_good_groups() + nr_bad_groups() || name.spelling >= nr_spellings(name.group)) {
+        name.group >= nr_good_groups() + nr_bad_groups() ||
+        name.spelling >= nr_spellings(name.group)) {
         return std::nullopt;
     }
     return name;

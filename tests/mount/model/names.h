@@ -1,7 +1,8 @@
 // The fixed pool of names: groups of spellings that FAT takes for one name, and names it refuses.
 //
-// A plain directory tells "a" from "A", so files there are called "<group>.<spelling>": the group is what a name means
-// on FAT, the spelling is what readdir must show. The tree of a run can be read back from the plain directory alone.
+// A plain directory tells "a" from "A", so files there are called "<group>.<spelling>": the group
+// is what a name means on FAT, the spelling is what readdir must show. The tree of a run can be
+// read back from the plain directory alone.
 #pragma once
 
 #include <compare>

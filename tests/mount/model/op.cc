@@ -1,10 +1,10 @@
 // Operations as text.
 #include "tests/mount/model/op.h"
 
+#include <fmt/format.h>
+
 #include <array>
 #include <sstream>
-
-#include <fmt/format.h>
 
 namespace wbfat::model {
 namespace {
@@ -12,11 +12,11 @@ namespace {
 constexpr std::size_t kNrKinds = static_cast<std::size_t>(Kind::kNrKinds);
 
 constexpr std::array<std::string_view, kNrKinds> kNames = {
-    "open",   "close",    "write",    "pwrite",  "writev",    "read",    "pread",     "lseek",
-    "truncate", "ftruncate", "fallocate", "fsync", "fdatasync", "copy", "store",     "load",
-    "msync",  "unmap",    "evict",    "fstat",   "futimens",  "unlink",  "mkdir",     "rmdir",
-    "rename", "readdir",  "stat",     "utimens", "chmod",     "chown",   "access",    "readfile",
-    "replace", "link",    "symlink",  "mkfifo",  "mknod",     "fsyncdir", "statfs"};
+    "open",     "close",     "write",     "pwrite",  "writev",    "read",     "pread",  "lseek",
+    "truncate", "ftruncate", "fallocate", "fsync",   "fdatasync", "copy",     "store",  "load",
+    "msync",    "unmap",     "evict",     "fstat",   "futimens",  "unlink",   "mkdir",  "rmdir",
+    "rename",   "readdir",   "stat",      "utimens", "chmod",     "chown",    "access", "readfile",
+    "replace",  "link",      "symlink",   "mkfifo",  "mknod",     "fsyncdir", "statfs"};
 
 }  // namespace
 
@@ -29,9 +29,9 @@ bool uses_slot(Kind kind) {
 }
 
 std::string to_text(const Op& op) {
-    return fmt::format("{} {} {} {} {} {:#o} {} {} {} {:#x}", kind_name(op.kind), path_text(op.path),
-                       path_text(op.path2), op.slot, op.slot2, op.flags, op.offset, op.offset2, op.length,
-                       op.value);
+    return fmt::format("{} {} {} {} {} {:#o} {} {} {} {:#x}", kind_name(op.kind),
+                       path_text(op.path), path_text(op.path2), op.slot, op.slot2, op.flags,
+                       op.offset, op.offset2, op.length, op.value);
 }
 
 std::optional<Op> parse_op(const std::string& line) {
@@ -42,8 +42,8 @@ std::optional<Op> parse_op(const std::string& line) {
     std::string flags;
     std::string value;
     Op op;
-    if (!(in >> kind >> path >> path2 >> op.slot >> op.slot2 >> flags >> op.offset >> op.offset2 >> op.length >>
-          value)) {
+    if (!(in >> kind >> path >> path2 >> op.slot >> op.slot2 >> flags >> op.offset >> op.offset2 >>
+          op.length >> value)) {
         return std::nullopt;
     }
     const std::optional<Path> first = parse_path(path);

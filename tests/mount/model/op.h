@@ -1,4 +1,5 @@
-// One operation of a run, complete in itself: a list of them is a trace that can be replayed, cut and shrunk.
+// One operation of a run, complete in itself: a list of them is a trace that can be replayed, cut
+// and shrunk.
 #pragma once
 
 #include <cstdint>

@@ -32,13 +32,21 @@ struct Plan {
     std::optional<Outcome> answer;  // none: what the plain directory answers
 };
 
-Plan plan_reference(const Op& op, const Resolved& first, const Resolved& second, const Side& reference);
+Plan plan_reference(const Op& op, const Resolved& first, const Resolved& second,
+                    const Side& reference);
 
 // The time as it will be on the disk.
 std::uint64_t on_disk_seconds(std::uint64_t seconds);
 
-// "" or what differs between two answers to stat. `times`: the time of the last change counts.
-std::string compare_stat(const struct stat& under_test, const struct stat& reference, bool times);
+// What of a stat counts besides type, mode, links and size.
+struct StatChecks {
+    bool times = true;
+    bool blocks = true;
+};
+
+// "" or what differs between two answers to stat.
+std::string compare_stat(const struct stat& under_test, const struct stat& reference,
+                         StatChecks checks);
 
 // Whether an answer of ENOSPC, or a short count, may be true: `growth` bytes were asked for.
 bool may_be_full(int root, std::uint64_t growth);

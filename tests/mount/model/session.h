@@ -19,6 +19,9 @@ struct Limits {
     bool four_gib = true;                 // sizes beyond 4 GiB are tried
     bool use_mmap = true;
     bool use_direct = true;  // O_DIRECT
+    // The kernel gathers writes: blocks are allocated late, and it keeps times that FAT cannot
+    // hold.
+    bool kernel_gathers = false;
 };
 
 class Session {
@@ -46,6 +49,10 @@ public:
     bool is_open(unsigned slot) const {
         return slots_[slot] != nullptr;
     }
+    // What the last operation was about, to pick its history; may be gone.
+    const void* last_node() const {
+        return last_node_;
+    }
     std::uint64_t refused_no_space() const {
         return refused_no_space_;
     }
@@ -54,11 +61,14 @@ private:
     void fit(Op& op) const;
     void fit_write(Op& op) const;
     void fit_rename(Op& op) const;
-    std::string compare(const Op& op, const Outcome& found, const Outcome& expected, const Resolved& target) const;
+    std::string compare(const Op& op, const Outcome& found, const Outcome& expected,
+                        const Resolved& target) const;
     // ENOSPC: nothing may have changed, or only as much as a short count says.
-    std::string take_refusal(const Op& op, const Outcome& found, const Resolved& first, const Resolved& second);
+    std::string take_refusal(const Op& op, const Outcome& found, const Resolved& first,
+                             const Resolved& second);
     std::uint64_t growth_of(const Op& op, const Resolved& first) const;
-    void update(const Op& op, const Outcome& outcome, const Resolved& first, const Resolved& second);
+    void update(const Op& op, const Outcome& outcome, const Resolved& first,
+                const Resolved& second);
     void update_rename(const Op& op, const Resolved& from, const Resolved& to);
     void update_times(const Op& op, const Outcome& outcome, const Resolved& first);
     void note_stored(const Op& op);
@@ -72,10 +82,11 @@ private:
     Side reference_;
     std::array<NodeRef, kNrSlots> slots_{};
     std::array<bool, kNrSlots> stored_{};  // through the mapping of this slot
+    const void* last_node_ = nullptr;
     std::uint64_t refused_no_space_ = 0;
     bool preallocated_ = false;
     bool has_base_ = false;
-    std::uint64_t base_clusters_ = 0;  // in use, but not by the tree
+    std::int64_t base_clusters_ = 0;  // in use, but not by the tree
 };
 
 }  // namespace wbfat::model

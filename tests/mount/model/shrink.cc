@@ -1,10 +1,10 @@
 // Shrinking by halves.
 #include "tests/mount/model/shrink.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 #include <filesystem>
-
-#include <fmt/format.h>
 
 namespace wbfat::model {
 namespace {
@@ -60,8 +60,8 @@ std::string replay(Session& session, std::vector<Op>& ops) {
     return failure.empty() ? "" : "trees differ: " + failure;
 }
 
-Shrunk shrink(const std::string& directory, const std::string& reference, const Limits& limits, std::vector<Op> ops,
-              unsigned seconds) {
+Shrunk shrink(const std::string& directory, const std::string& reference, const Limits& limits,
+              std::vector<Op> ops, unsigned seconds) {
     const auto deadline = Clock::now() + std::chrono::seconds(seconds);
     Attempts attempts(directory, reference, limits);
     Shrunk best;

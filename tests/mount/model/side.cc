@@ -2,6 +2,7 @@
 #include "tests/mount/model/side.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,7 +13,6 @@
 #include <sys/mman.h>
 #include <sys/statfs.h>
 #include <sys/uio.h>
-#include <fmt/format.h>
 
 #include "tools/stress/random.h"
 
@@ -51,14 +51,17 @@ std::string to_text(const Outcome& outcome) {
     std::string text = fmt::format("{}", outcome.value);
     if (outcome.stat) {
         const struct stat& s = *outcome.stat;
-        text += fmt::format(" mode {:o} nlink {} size {} blocks {} mtime {}.{:09}", s.st_mode, s.st_nlink, s.st_size,
-                            s.st_blocks, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
+        text +=
+            fmt::format(" mode {:o} nlink {} size {} blocks {} mtime {}.{:09}", s.st_mode,
+                        s.st_nlink, s.st_size, s.st_blocks, s.st_mtim.tv_sec, s.st_mtim.tv_nsec);
     }
     return text;
 }
 
 Side::Side(const std::string& directory, std::size_t max_io, std::size_t max_map)
-    : root_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)), max_map_(max_map), buffer_(max_io) {
+    : root_(::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)),
+      max_map_(max_map),
+      buffer_(max_io) {
     if (root_ < 0) {
         throw std::system_error(errno, std::generic_category(), directory);
     }
@@ -96,8 +99,8 @@ Outcome Side::run_on_slot(const Op& op) {
         case Kind::kFtruncate:
             return answer(ftruncate(slot.fd, static_cast<off_t>(op.offset)));
         case Kind::kFallocate:
-            return answer(
-                fallocate(slot.fd, op.flags, static_cast<off_t>(op.offset), static_cast<off_t>(op.length)));
+            return answer(fallocate(slot.fd, op.flags, static_cast<off_t>(op.offset),
+                                    static_cast<off_t>(op.length)));
         case Kind::kFsync:
             return answer(fsync(slot.fd));
         case Kind::kFdatasync:
@@ -116,7 +119,8 @@ Outcome Side::run_on_slot(const Op& op) {
         case Kind::kFstat:
             return fstat_outcome(slot.fd);
         case Kind::kFutimens: {
-            const timespec times[2] = {seconds_to_timespec(op.value), seconds_to_timespec(op.value)};
+            const timespec times[2] = {seconds_to_timespec(op.value),
+                                       seconds_to_timespec(op.value)};
             return answer(futimens(slot.fd, times));
         }
         default:
@@ -141,20 +145,23 @@ Outcome Side::run_on_path(const Op& op, const std::string& path, const std::stri
         case Kind::kRmdir:
             return answer(unlinkat(root_, name, AT_REMOVEDIR));
         case Kind::kRename:
-            return answer(renameat2(root_, name, root_, path2.c_str(), static_cast<unsigned>(op.flags)));
+            return answer(
+                renameat2(root_, name, root_, path2.c_str(), static_cast<unsigned>(op.flags)));
         case Kind::kStat: {
             struct stat got {};
             const Outcome outcome = answer(fstatat(root_, name, &got, AT_SYMLINK_NOFOLLOW));
             return outcome.ok() ? Outcome{0, 0, got} : outcome;
         }
         case Kind::kUtimens: {
-            const timespec times[2] = {seconds_to_timespec(op.value), seconds_to_timespec(op.value)};
+            const timespec times[2] = {seconds_to_timespec(op.value),
+                                       seconds_to_timespec(op.value)};
             return answer(utimensat(root_, name, times, 0));
         }
         case Kind::kChmod:
             return answer(fchmodat(root_, name, static_cast<mode_t>(op.flags), 0));
         case Kind::kChown:
-            return answer(fchownat(root_, name, static_cast<uid_t>(op.value), static_cast<gid_t>(-1), 0));
+            return answer(
+                fchownat(root_, name, static_cast<uid_t>(op.value), static_cast<gid_t>(-1), 0));
         case Kind::kAccess:
             return answer(faccessat(root_, name, F_OK, 0));
         case Kind::kReadFile:
@@ -200,7 +207,8 @@ Outcome Side::close(Slot& slot) {
 }
 
 Outcome Side::write(const Op& op, int fd) {
-    const std::span<std::byte> bytes(buffer_.data(), std::min<std::size_t>(op.length, buffer_.size()));
+    const std::span<std::byte> bytes(buffer_.data(),
+                                     std::min<std::size_t>(op.length, buffer_.size()));
     fill_pattern(bytes, op.value);
     if (op.kind == Kind::kWrite) {
         return answer(::write(fd, bytes.data(), bytes.size()));
@@ -218,9 +226,9 @@ Outcome Side::write(const Op& op, int fd) {
 
 Outcome Side::read(const Op& op, int fd) {
     const std::size_t length = std::min<std::size_t>(op.length, buffer_.size());
-    const Outcome outcome = answer(op.kind == Kind::kRead
-                                       ? ::read(fd, buffer_.data(), length)
-                                       : pread(fd, buffer_.data(), length, static_cast<off_t>(op.offset)));
+    const Outcome outcome = answer(
+        op.kind == Kind::kRead ? ::read(fd, buffer_.data(), length)
+                               : pread(fd, buffer_.data(), length, static_cast<off_t>(op.offset)));
     data_bytes_ = outcome.ok() ? static_cast<std::size_t>(outcome.value) : 0;
     return outcome;
 }
@@ -244,7 +252,8 @@ Outcome Side::copy_range(const Op& op) {
 }
 
 Outcome Side::map(Slot& slot) {
-    const int protection = (slot.flags & O_ACCMODE) == O_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE;
+    const int protection =
+        (slot.flags & O_ACCMODE) == O_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE;
     void* const at = mmap(nullptr, max_map_, protection, MAP_SHARED, slot.fd, 0);
     if (at == MAP_FAILED) {
         return Outcome::failed(errno);

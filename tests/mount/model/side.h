@@ -1,4 +1,5 @@
-// One of the two directories: carries out operations and remembers open files. Knows nothing of FAT.
+// One of the two directories: carries out operations and remembers open files. Knows nothing of
+// FAT.
 #pragma once
 
 #include <fcntl.h>
@@ -37,7 +38,8 @@ std::string to_text(const Outcome& outcome);
 
 class Side {
 public:
-    // max_io: longest read or write; max_map: bytes mapped. Throws std::system_error if `directory` cannot be opened.
+    // max_io: longest read or write; max_map: bytes mapped. Throws std::system_error if `directory`
+    // cannot be opened.
     Side(const std::string& directory, std::size_t max_io, std::size_t max_map);
     ~Side();
     Side(const Side&) = delete;

@@ -37,12 +37,14 @@ NodeRef Tree::add(Node& parent, Name name, bool is_dir) {
     node->parent = &parent;
     parent.children[name.group] = node;
     ++nr_nodes_;
+    nr_directories_ += is_dir ? 1 : 0;
     return node;
 }
 
 void Tree::remove(Node& node) {
     Node* const parent = std::exchange(node.parent, nullptr);
     --nr_nodes_;
+    nr_directories_ -= node.is_dir ? 1 : 0;
     parent->children.erase(node.name.group);  // may free the node
 }
 

@@ -1,7 +1,7 @@
 // What the run knows of the names: which exist, how each is spelled, what is open.
 //
-// Contents, sizes, times and results are the plain directory's business; the tree only translates the caller's spelling
-// into the one under which a name exists.
+// Contents, sizes, times and results are the plain directory's business; the tree only translates
+// the caller's spelling into the one under which a name exists.
 #pragma once
 
 #include <map>
@@ -40,6 +40,9 @@ public:
     const NodeRef& root() const {
         return root_;
     }
+    std::size_t nr_directories() const {
+        return nr_directories_;
+    }
     std::size_t nr_nodes() const {
         return nr_nodes_;
     }
@@ -54,6 +57,7 @@ public:
 private:
     NodeRef root_;
     std::size_t nr_nodes_ = 0;
+    std::size_t nr_directories_ = 0;
 };
 
 Path path_of(const Node& node);

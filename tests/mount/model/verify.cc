@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +14,6 @@
 #include <vector>
 
 #include <sys/statfs.h>
-#include <fmt/format.h>
 
 #include "tests/mount/model/rules.h"
 
@@ -53,7 +53,8 @@ std::string list(int directory, std::vector<Entry>& entries) {
     }
     rewinddir(stream);
     errno = 0;
-    while (const dirent* entry = readdir(stream)) {  // NOLINT(concurrency-mt-unsafe): a stream of our own
+    while (const dirent* entry =
+               readdir(stream)) {  // NOLINT(concurrency-mt-unsafe): a stream of our own
         entries.push_back({entry->d_name, entry->d_type == DT_DIR});
         errno = 0;
     }
@@ -77,7 +78,8 @@ std::string compare_listing(int directory, const Node& node) {
     }
     for (const Entry& entry : entries) {
         if (expected.erase(entry.name) == 0) {
-            return fmt::format("readdir shows '{}', which is not there, or a second time", entry.name);
+            return fmt::format("readdir shows '{}', which is not there, or a second time",
+                               entry.name);
         }
         if (entry.is_dir != (directories.count(entry.name) != 0)) {
             return fmt::format("readdir has the wrong type for '{}'", entry.name);
@@ -100,7 +102,8 @@ struct Walk {
 
 std::string Walk::compare_content(int under_test_dir, int reference_dir, const Node& node) {
     const Descriptor a(openat(under_test_dir, spelled(node.name).c_str(), O_RDONLY | O_CLOEXEC));
-    const Descriptor b(openat(reference_dir, reference_name(node.name).c_str(), O_RDONLY | O_CLOEXEC));
+    const Descriptor b(
+        openat(reference_dir, reference_name(node.name).c_str(), O_RDONLY | O_CLOEXEC));
     if (a.get() < 0 || b.get() < 0) {
         return fmt::format("cannot be opened: {}", strerrorname_np(errno));
     }
@@ -115,8 +118,10 @@ std::string Walk::compare_content(int under_test_dir, int reference_dir, const N
         }
         const auto length = static_cast<std::size_t>(found);
         if (std::memcmp(left.data(), right.data(), length) != 0) {
-            const auto where = std::mismatch(left.begin(), left.end(), right.begin()).first - left.begin();
-            return fmt::format("content differs at {}: {:#04x}, not {:#04x}", at + static_cast<std::uint64_t>(where),
+            const auto where =
+                std::mismatch(left.begin(), left.end(), right.begin()).first - left.begin();
+            return fmt::format("content differs at {}: {:#04x}, not {:#04x}",
+                               at + static_cast<std::uint64_t>(where),
                                static_cast<unsigned char>(left[static_cast<std::size_t>(where)]),
                                static_cast<unsigned char>(right[static_cast<std::size_t>(where)]));
         }
@@ -133,7 +138,8 @@ std::string Walk::compare_entry(int under_test_dir, int reference_dir, const Nod
     if (fstatat(reference_dir, reference_name(node.name).c_str(), &expected, 0) != 0) {
         return "is not in the plain directory: the model is wrong";
     }
-    if (std::string difference = compare_stat(found, expected, !node.mtime_unsure); !difference.empty()) {
+    if (std::string difference = compare_stat(found, expected, {!node.mtime_unsure, false});
+        !difference.empty()) {
         return difference;
     }
     const auto size = static_cast<std::uint64_t>(found.st_size);
@@ -144,8 +150,10 @@ std::string Walk::compare_entry(int under_test_dir, int reference_dir, const Nod
         return compare_content(under_test_dir, reference_dir, node);
     }
     ++totals.directories;
-    const Descriptor a(openat(under_test_dir, spelled(node.name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    const Descriptor b(openat(reference_dir, reference_name(node.name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor a(
+        openat(under_test_dir, spelled(node.name).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor b(openat(reference_dir, reference_name(node.name).c_str(),
+                              O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return compare_directory(a.get(), b.get(), node);
 }
 
@@ -161,7 +169,8 @@ std::string Walk::compare_directory(int under_test_dir, int reference_dir, const
         return "the plain directory has other names: the model is wrong";
     }
     for (const auto& [group, child] : node.children) {
-        if (std::string difference = compare_entry(under_test_dir, reference_dir, *child); !difference.empty()) {
+        if (std::string difference = compare_entry(under_test_dir, reference_dir, *child);
+            !difference.empty()) {
             // The path grows from the inside.
             const std::string separator = difference.starts_with('/') ? "" : ": ";
             return "/" + spelled(child->name) + separator + difference;
@@ -185,7 +194,8 @@ std::string load_directory(int directory, Tree& tree, Node& node) {
         }
         const NodeRef child = tree.add(node, *name, entry.is_dir);
         if (entry.is_dir) {
-            const Descriptor below(openat(directory, entry.name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+            const Descriptor below(
+                openat(directory, entry.name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
             if (std::string failure = load_directory(below.get(), tree, *child); !failure.empty()) {
                 return failure;
             }
@@ -197,18 +207,20 @@ std::string load_directory(int directory, Tree& tree, Node& node) {
 }  // namespace
 
 std::string compare_names(const Side& side, const std::string& under_test, const Node& directory) {
-    const Descriptor fd(openat(side.root(), under_test.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const Descriptor fd(
+        openat(side.root(), under_test.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     return fd.get() < 0 ? fmt::format("cannot be opened: {}", strerrorname_np(errno))
                         : compare_listing(fd.get(), directory);
 }
 
-std::string compare_trees(const Side& under_test, const Side& reference, const Tree& tree, TreeTotals& totals) {
+std::string compare_trees(const Side& under_test, const Side& reference, const Tree& tree,
+                          TreeTotals& totals) {
     struct statfs volume {};
     if (fstatfs(under_test.root(), &volume) != 0) {
         return "statfs fails";
     }
-    Walk walk{under_test, totals, static_cast<std::uint64_t>(volume.f_bsize), std::vector<char>(kChunkBytes),
-              std::vector<char>(kChunkBytes)};
+    Walk walk{under_test, totals, static_cast<std::uint64_t>(volume.f_bsize),
+              std::vector<char>(kChunkBytes), std::vector<char>(kChunkBytes)};
     struct stat root {};
     if (fstat(under_test.root(), &root) == 0) {
         totals.clusters += static_cast<std::uint64_t>(root.st_size) / walk.cluster_bytes;

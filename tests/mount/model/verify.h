@@ -16,11 +16,13 @@ struct TreeTotals {
     std::uint64_t clusters = 0;  // that the files' sizes and the directories need
 };
 
-// "" or what differs in the names that readdir shows. `under_test`: a path below the root of `side`.
+// "" or what differs in the names that readdir shows. `under_test`: a path below the root of
+// `side`.
 std::string compare_names(const Side& side, const std::string& under_test, const Node& directory);
 
 // "" or the first difference between the trees: names, stat, contents.
-std::string compare_trees(const Side& under_test, const Side& reference, const Tree& tree, TreeTotals& totals);
+std::string compare_trees(const Side& under_test, const Side& reference, const Tree& tree,
+                          TreeTotals& totals);
 
 // Fills `tree` from the names of the plain directory. "" or why that is impossible.
 std::string load_tree(const Side& reference, Tree& tree);
