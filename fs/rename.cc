@@ -58,12 +58,15 @@ struct Side {
     }
 };
 
-// i_rwsem of both children, exclusively. Unanalysed: how many locks there are is known at run time.
+// i_rwsem of both children, exclusively.
 class ChildLocks {
 public:
-    ChildLocks(const Side& source, const Side& target) NO_THREAD_SAFETY_ANALYSIS
-        : first_(&*source.inode),
-          second_(target.inode&&&* target.inode != first_ ? &*target.inode : nullptr) {
+    // Not analysed: how many locks there are is known at run time.
+    ChildLocks(const Side& source, const Side& target) NO_THREAD_SAFETY_ANALYSIS {
+        first_ = &*source.inode;
+        if (target.inode) {
+            second_ = &*target.inode == first_ ? nullptr : &*target.inode;
+        }
         const bool swap =
             second_ != nullptr && (first_->is_directory() != second_->is_directory()
                                        ? second_->is_directory()
@@ -76,6 +79,7 @@ public:
             second_->i_rwsem.lock();
         }
     }
+    // Not analysed: see the constructor.
     ~ChildLocks() NO_THREAD_SAFETY_ANALYSIS {
         if (second_ != nullptr) {
             second_->i_rwsem.unlock();
@@ -86,8 +90,8 @@ public:
     ChildLocks& operator=(const ChildLocks&) = delete;
 
 private:
-    Inode* first_;
-    Inode* second_;  // null: there is but one
+    Inode* first_ = nullptr;
+    Inode* second_ = nullptr;  // null: there is but one
 };
 
 // Requires rename_mutex: it keeps the parents where they are.

@@ -40,9 +40,9 @@ struct VolumeShape {
 };
 
 inline constexpr VolumeShape kFat12{"Fat12", 12, 2U << 20, 512, 2};
-inline constexpr VolumeShape kFat16{"Fat16", 16, 16U << 20, 512, 4};
-inline constexpr VolumeShape kFat32{"Fat32", 32, 40U << 20, 512, 1};
-inline constexpr VolumeShape kFat16Sector4096{"Fat16Sector4096", 16, 80U << 20, 4096, 1};
+inline constexpr VolumeShape kFat16{"Fat16", 16, 10U << 20, 512, 4};
+inline constexpr VolumeShape kFat32{"Fat32", 32, 36U << 20, 512, 1};
+inline constexpr VolumeShape kFat16Sector4096{"Fat16Sector4096", 16, 20U << 20, 4096, 1};
 
 class NamesFixture {
 public:

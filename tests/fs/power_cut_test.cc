@@ -384,9 +384,13 @@ std::vector<Script> scripts() {
              for (unsigned i = 0; i < 14; ++i) {  // with "." and "..": one cluster of 512
                  w.create_at({to, "x" + std::to_string(i) + ".dat"}, 0);
              }
-             const ObjectId file = w.create_at({kRootObject, "f.dat"}, 250 * 512);
+             // The tails of the directory and of the file in different sectors of the FAT, 256
+             // entries each, far apart, and the file grows into the next.
+             w.create_at({kRootObject, "filler.dat"}, 700 * 512);
+             const ObjectId file = w.create_at({kRootObject, "f.dat"}, 300 * 512);
+             w.sync_file(file);
              w.sync_directory(kRootObject);
-             w.write_at(file, 250 * 512, 20 * 512);  // into the next sector of the FAT
+             w.write_at(file, 300 * 512, 40 * 512);
              w.move_to(file, {to, "g.dat"});
              w.sync_directory(kRootObject);
          }},

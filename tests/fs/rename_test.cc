@@ -393,7 +393,8 @@ TEST_P(RenameTest, APowerCutFindsAFileWhoseOldDirectoryIsRemovedInTheSameCommit)
             ASSERT_TRUE(mkdir(root(), "other").has_value());
         }
         // The new name goes into another sector than the name of the directory.
-        for (int i = 0; i < 130; ++i) {
+        const std::uint32_t in_sector = GetParam().sector_bytes / 32;
+        for (std::uint32_t i = 0; i < in_sector; ++i) {
             ASSERT_EQ(create(root(), "F" + std::to_string(i)).code(), 0);
         }
         ASSERT_EQ(fixture_.volume().sync_fs().code(), 0);
