@@ -236,23 +236,18 @@ Result<SlotRun> Directory::Impl::reserve(std::uint32_t count, bool& pending_woul
 // Puts a set into the pages, keeping D3. Takes the slots. On error nothing has changed.
 Result<> Directory::Impl::write_set(SlotRun place, std::span<const std::byte> bytes) {
     const SlotRun skipped{end_, place.first > end_ ? place.first - end_ : 0};
-    const bool moves_end = place.end() > end_;
-    const SlotRun behind{place.end(),
-                         moves_end && garbage_behind_end_ ? slots_.size() - place.end() : 0};
     PinnedBytes set_bytes(volume_);
     PinnedBytes skipped_bytes(volume_);
-    PinnedBytes behind_bytes(volume_);
     TRY_VOID(pin_slots(set_bytes, place));
     TRY_VOID(pin_slots(skipped_bytes, skipped));
-    TRY_VOID(pin_slots(behind_bytes, behind));
+    for (const SlotRun& hole : holes_) {
+        TRY_VOID(pin_slots(skipped_bytes, hole));
+    }
 
-    behind_bytes.zero();
     skipped_bytes.mark_deleted(PinnedBytes::Due::kEntry);
     set_bytes.write(bytes);
-    if (moves_end) {
-        end_ = place.end();
-        garbage_behind_end_ = false;
-    }
+    end_ = std::max(end_, place.end());
+    holes_.clear();
     slots_.set_used(place);
     return {};
 }

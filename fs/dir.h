@@ -13,7 +13,9 @@
 //   - D1. No two entries share a folded long name, an alias, or one's alias with another's long
 //     name.
 //   - D2. A long-name set and its short entry are contiguous, within one sector if they fit one.
-//   - D3. After the end mark (0x00) everything is zero; skipped slots before it are 0xE5.
+//   - D3. After the end mark (0x00) every slot is free; skipped slots before it are 0xE5. A power
+//     cut can leave a 0x00 before live entries (two sectors of one kEntry); reading goes on behind
+//     it, as Linux and fsck.fat do, and the next name added closes such holes with 0xE5.
 //   - D4. Broken sets (order, checksum, orphans) are ignored: the entry shows its short name.
 //
 // D2 gives way to space: once the end mark is behind half of what a directory may have, or when it

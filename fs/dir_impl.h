@@ -94,6 +94,10 @@ private:
     Result<> load_run(const DeviceRun& run, LoadState& state);
     Result<> load_page_wise(const DeviceRun& run, std::uint32_t first_slot, LoadState& state);
     void load_slots(std::uint32_t first_slot, std::span<const std::byte> bytes, LoadState& state);
+    void read_on(std::uint32_t slot, LoadState& state);
+    std::uint32_t slots_in_all() const {
+        return static_cast<std::uint32_t>(record_at_.size());
+    }
     void load_slot(std::uint32_t slot, const ShortEntry& entry, LoadState& state);
     void load_unreadable(SlotRun run, LoadState& state);
     void load_name(std::uint32_t slot, const ShortEntry& entry, LoadState& state);
@@ -145,8 +149,8 @@ private:
     bool damaged_ = false;          // the chain is not whole: it may not grow
     bool incomplete_ = false;       // some sectors could not be read: their slots count as used
     bool duplicates_ = false;       // some records are not found by some of their names
-    bool garbage_behind_end_ = false;
-    std::uint32_t end_ = 0;  // the end mark: no slot from here on was ever used
+    std::uint32_t end_ = 0;         // the end mark: no slot from here on was ever used
+    std::vector<SlotRun> holes_;    // free slots before it that look like an end mark (D3)
     std::uint32_t nr_records_ = 0;
     std::uint32_t nr_subdirectories_ = 0;
     std::uint64_t nr_alias_candidates_ = 0;

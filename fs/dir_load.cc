@@ -49,7 +49,7 @@ Result<> Directory::Impl::load() {
     LoadState state;
     state.used.resize(runs.empty() ? 0 : runs.back().slots.end());
     record_at_.assign(state.used.size(), kNoRecord);
-    end_ = static_cast<std::uint32_t>(state.used.size());
+    end_ = slots_in_all();
     for (const DeviceRun& run : runs) {
         TRY_VOID(load_run(run, state));
     }
@@ -64,7 +64,8 @@ Result<> Directory::Impl::load() {
 
 void Directory::Impl::reset() {
     chain_.clear();
-    damaged_ = incomplete_ = duplicates_ = garbage_behind_end_ = false;
+    damaged_ = incomplete_ = duplicates_ = false;
+    holes_.clear();
     end_ = nr_records_ = nr_subdirectories_ = 0;
     dotdot_slot_.reset();
     slots_.assign({});
@@ -191,6 +192,7 @@ void Directory::Impl::load_unreadable(SlotRun run, LoadState& state) {
     }
     incomplete_ = true;
     state.long_name.reset();
+    read_on(run.first, state);
     for (std::uint32_t slot = run.first; slot < run.end(); ++slot) {
         state.used[slot] = true;
     }
@@ -201,17 +203,29 @@ void Directory::Impl::load_slots(std::uint32_t first_slot, std::span<const std::
     for (std::size_t at = 0; at < bytes.size(); at += kDirEntryBytes) {
         const auto slot = first_slot + static_cast<std::uint32_t>(at / kDirEntryBytes);
         const auto entry = fs::load<ShortEntry>(bytes, at);
-        if (state.ended) {
-            garbage_behind_end_ = garbage_behind_end_ || !entry.is_end();
-        } else if (entry.is_end()) {
+        if (entry.is_end()) {
+            state.long_name.reset();
+            end_ = state.ended ? end_ : slot;
             state.ended = true;
-            end_ = slot;
-        } else if (entry.is_long_slot() && !entry.is_free()) {
+            continue;
+        }
+        read_on(slot, state);
+        if (entry.is_long_slot() && !entry.is_free()) {
             state.used[slot] = true;
             state.long_name.feed(fs::load<LongSlot>(bytes, at));
         } else {
             load_slot(slot, entry, state);
         }
+    }
+}
+
+// Something is there behind what looked like the end (D3): Linux and fsck.fat read on, and so do
+// we.
+void Directory::Impl::read_on(std::uint32_t slot, LoadState& state) {
+    if (state.ended) {
+        holes_.push_back({end_, slot - end_});
+        end_ = slots_in_all();
+        state.ended = false;
     }
 }
 

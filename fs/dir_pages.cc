@@ -85,12 +85,6 @@ void PinnedBytes::write(std::span<const std::byte> bytes) {
     });
 }
 
-void PinnedBytes::zero() {
-    change(Due::kEntry, [](std::span<std::byte> piece, std::size_t) {
-        std::fill(piece.begin(), piece.end(), std::byte{0});
-    });
-}
-
 void PinnedBytes::mark_deleted(Due due) {
     change(due, [](std::span<std::byte> piece, std::size_t) {
         for (std::size_t at = 0; at < piece.size(); at += kDirEntryBytes) {

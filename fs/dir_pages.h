@@ -39,7 +39,6 @@ public:
 
     // Each changes everything pinned, in the order of the pin() calls.
     void write(std::span<const std::byte> bytes);
-    void zero();
     void mark_deleted(Due due);  // 0xE5 into the first byte of each slot
     void change(Due due,
                 const std::function<void(std::span<std::byte> piece, std::size_t done)>& how);

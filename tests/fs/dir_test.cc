@@ -179,7 +179,7 @@ std::vector<ReadCase> read_cases() {
         {"a label", join({label(), plain("FILE       ")}), {"FILE"}},
         {"names behind the end mark",
          join({plain("FILE       "), Slots(kDirEntryBytes), plain("GHOST      ")}),
-         {"FILE"}},
+         {"FILE", "GHOST"}},
     };
 }
 
@@ -202,14 +202,25 @@ TEST(DirectoryTest, ShowsWhatSoundAndBrokenSlotsMean) {
     }
 }
 
-TEST(DirectoryTest, WritingBehindTheEndMarkWakesNoGhosts) {
+// What a lost sector leaves: an end mark before names that fsync may have promised.
+TEST(DirectoryTest, ReadsOnBehindAnEndMarkAndClosesTheHole) {
     NamesFixture fixture(kFat16);
-    // The ghost lies where the end mark moves to.
-    fixture.damage_root(0, join({plain("FILE       "), Slots(kDirEntryBytes), plain("GHOST1     "),
-                                 plain("GHOST2     ")}));
+    fixture.damage_root(0, join({plain("FILE       "), Slots(2 * kDirEntryBytes),
+                                 plain("LIVE1      "), plain("LIVE2      ")}));
+    EXPECT_EQ(fixture.names(fixture.root()), (std::vector<std::string>{"FILE", "LIVE1", "LIVE2"}));
     ASSERT_TRUE(create(fixture.root(), "NEW").has_value());
     fixture.remount();
-    EXPECT_EQ(fixture.names(fixture.root()), (std::vector<std::string>{"FILE", "NEW"}));
+    std::vector<std::string> names = fixture.names(fixture.root());
+    std::sort(names.begin(), names.end());
+    EXPECT_EQ(names, (std::vector<std::string>{"FILE", "LIVE1", "LIVE2", "NEW"}));
+    const auto at_slot = [&](std::uint32_t slot) {
+        return *read_short_entry(
+            fixture.volume(),
+            fixture.volume().geometry().root_dir_offset_bytes() + slot * kDirEntryBytes);
+    };
+    EXPECT_FALSE(at_slot(1).is_end());
+    EXPECT_FALSE(at_slot(2).is_end());
+    EXPECT_TRUE(at_slot(5).is_end());
     fixture.expect_clean();
 }
 
