@@ -329,12 +329,12 @@ void at_every_cut(const std::vector<std::byte>& base, const cache::WriteLog& log
         SCOPED_TRACE("cut after " + std::to_string(cut) + " of " + std::to_string(log.size()));
         cache::MemoryDevice device(base);
         cache::replay(log, cut, device.bytes());
-        const auto page_cache =
-            std::move(*cache::PageCache::create({.cache_size_bytes = 4U << 20}));
+        const auto page_cache = cache::PageCache::create({.cache_size_bytes = 4U << 20});
+        ASSERT_TRUE(page_cache.has_value());
         MountOptions options;
         options.read_only = true;
         std::string why;
-        const auto volume = Volume::mount(device, *page_cache, options, {}, why);
+        const auto volume = Volume::mount(device, **page_cache, options, {}, why);
         ASSERT_TRUE(volume.has_value()) << why;
         check(**volume);
     }
