@@ -814,6 +814,22 @@ std::array<std::byte, kBootSectorBytes> make_fsinfo_sector(const FormatPlan& pla
     return sector;
 }
 
+namespace {
+
+// Zeros by writing them, for a target that has no quicker way.
+Result<> write_zeros(FormatTarget& target, std::uint64_t offset_bytes, std::uint64_t length_bytes) {
+    while (length_bytes > 0) {
+        const auto piece =
+            zero_buffer().first(std::min<std::uint64_t>(length_bytes, kZeroBufferBytes));
+        TRY_VOID(target.write(offset_bytes, piece));
+        offset_bytes += piece.size();
+        length_bytes -= piece.size();
+    }
+    return {};
+}
+
+}  // namespace
+
 Result<> FdFormatTarget::write(std::uint64_t offset_bytes, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
         const ssize_t written =
@@ -841,14 +857,7 @@ Result<> FdFormatTarget::zero(std::uint64_t offset_bytes, std::uint64_t length_b
         }
         can_punch_ = false;
     }
-    while (length_bytes > 0) {
-        const auto piece =
-            zero_buffer().first(std::min<std::uint64_t>(length_bytes, kZeroBufferBytes));
-        TRY_VOID(write(offset_bytes, piece));
-        offset_bytes += piece.size();
-        length_bytes -= piece.size();
-    }
-    return {};
+    return write_zeros(*this, offset_bytes, length_bytes);
 }
 
 Result<> FdFormatTarget::flush() {
@@ -864,14 +873,7 @@ Result<> DeviceFormatTarget::write(std::uint64_t offset_bytes, std::span<const s
 }
 
 Result<> DeviceFormatTarget::zero(std::uint64_t offset_bytes, std::uint64_t length_bytes) {
-    while (length_bytes > 0) {
-        const auto piece =
-            zero_buffer().first(std::min<std::uint64_t>(length_bytes, kZeroBufferBytes));
-        TRY_VOID(write(offset_bytes, piece));
-        offset_bytes += piece.size();
-        length_bytes -= piece.size();
-    }
-    return {};
+    return write_zeros(*this, offset_bytes, length_bytes);
 }
 
 Result<> DeviceFormatTarget::flush() {

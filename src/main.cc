@@ -53,11 +53,7 @@ void set_bug_action(BugAction action, fs::Volume& volume) {
 }
 
 void block_ending_signals() {
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-        sigaddset(&set, signal);
-    }
+    const sigset_t set = Session::ending_signals();
     ::pthread_sigmask(SIG_BLOCK, &set, nullptr);
     std::signal(SIGPIPE, SIG_IGN);
 }

@@ -33,15 +33,6 @@ void install_wake_handler() {
     ::sigaction(kWakeSignal, &action, nullptr);
 }
 
-sigset_t ending_signals() {
-    sigset_t set;
-    sigemptyset(&set);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-        sigaddset(&set, signal);
-    }
-    return set;
-}
-
 // Adds "-o text" to libfuse's arguments.
 void add_option(fuse_args& args, const std::string& text) {
     static_cast<void>(fuse_opt_add_arg(&args, "-o"));
@@ -177,6 +168,15 @@ void Session::stop_workers(std::vector<std::thread>& workers) {
     for (std::thread& thread : workers) {
         thread.join();
     }
+}
+
+sigset_t Session::ending_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
+        sigaddset(&set, signal);
+    }
+    return set;
 }
 
 int Session::serve() {

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <atomic>
+#include <csignal>
 #include <functional>
 #include <memory>
 #include <string>
@@ -45,6 +46,8 @@ public:
     fuse_session& handle() {
         return *session_;
     }
+    // SIGINT, SIGTERM, SIGHUP: what ends a session.
+    static sigset_t ending_signals();
     // Serves until the kernel ends the session (umount) or SIGINT, SIGTERM or SIGHUP arrives, then
     // unmounts. The three signals must be blocked in the calling thread before any thread was
     // started. Returns the signal that ended it, or 0.
