@@ -130,7 +130,7 @@ struct PageFrames::Impl {
     Page* construct_page_locked(PageFrames& frames) REQUIRES(lock);
     bool lru_unlink_locked(Page& page) REQUIRES(lock);
     void lru_move_locked(Page& page, LruList list) REQUIRES(lock);
-    void free_locked(Page& page) REQUIRES(lock);
+    bool free_locked(Page& page) REQUIRES(lock);
     void balance_locked() REQUIRES(lock);
     std::size_t gather_candidates(std::span<Page*> out, std::uint64_t& scan_budget);
     void deactivate_all();
@@ -257,11 +257,13 @@ void PageFrames::wake_sleepers() {
     impl_->frame_freed.notify_all();
 }
 
-void PageFrames::Impl::free_locked(Page& page) {
-    lru_unlink_locked(page);
+// Returns whether the page was on the LRU.
+bool PageFrames::Impl::free_locked(Page& page) {
+    const bool was_on_list = lru_unlink_locked(page);
     page.lru_next = free_list;
     free_list = &page;
     ++nr_free_listed;
+    return was_on_list;
 }
 
 void PageFrames::free(Page& page) {
@@ -273,7 +275,6 @@ void PageFrames::free_batch(std::span<Page* const> pages) {
     if (pages.empty()) {
         return;
     }
-    std::uint64_t nr_were_cached = 0;
     for (const Page* page : pages) {
         const std::uint64_t flags = page->flags.load(std::memory_order_relaxed);
         PAGE_BUG_ON(*page,
@@ -281,12 +282,13 @@ void PageFrames::free_batch(std::span<Page* const> pages) {
                         page->mapping.load(std::memory_order_relaxed) != nullptr ||
                         page->refcount.load(std::memory_order_relaxed) != 0,
                     "P4", "a page is freed in a bad state");
-        nr_were_cached += list_of(*page) != LruList::kNone ? 1 : 0;
     }
+    std::uint64_t nr_were_cached = 0;
     {
+        // Until here a reclaimer may still move the page from one LRU list to the other.
         const sync::SpinLockGuard guard(impl_->lock);
         for (Page* page : pages) {
-            impl_->free_locked(*page);
+            nr_were_cached += impl_->free_locked(*page) ? 1 : 0;
         }
     }
     cache_.counters().nr_cached.sub(nr_were_cached);
