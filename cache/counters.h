@@ -15,17 +15,17 @@ namespace wbfat::cache::inline WBFAT_RT {
 class Counter {
 public:
     void add(std::uint64_t n = 1) {
-        value_.fetch_add(n, std::memory_order_relaxed);
+        value_.fetch_add(n);
     }
     void sub(std::uint64_t n = 1) {
-        value_.fetch_sub(n, std::memory_order_relaxed);
+        value_.fetch_sub(n);
     }
     [[nodiscard]] std::uint64_t value() const {
-        return value_.load(std::memory_order_relaxed);
+        return value_.load();
     }
 
 private:
-    sync::Atomic<std::uint64_t> value_{0};
+    sync::Relaxed<std::uint64_t> value_{0};
 };
 
 struct PageCache::Counters {

@@ -55,8 +55,8 @@ constexpr std::size_t kPageWaitTableSize = std::size_t{1} << kPageWaitTableBits;
 
 struct PageWaitTable {
     std::array<Bucket, kPageWaitTableSize> buckets;
-    sync::Atomic<std::uint64_t> lock_waits{0};
-    sync::Atomic<std::uint64_t> writeback_waits{0};
+    sync::Relaxed<std::uint64_t> lock_waits{0};
+    sync::Relaxed<std::uint64_t> writeback_waits{0};
 };
 
 PageWaitTable page_wait_table;
@@ -72,12 +72,12 @@ void count_wait(const Page& page, PageFlag bit) {
     PageCache::Counters* counters =
         page.frames != nullptr ? &page.frames->cache().counters() : nullptr;
     if (bit == PG_locked) {
-        page_wait_table.lock_waits.fetch_add(1, std::memory_order_relaxed);
+        page_wait_table.lock_waits.fetch_add(1);
         if (counters != nullptr) {
             counters->lock_waits.add();
         }
     } else {
-        page_wait_table.writeback_waits.fetch_add(1, std::memory_order_relaxed);
+        page_wait_table.writeback_waits.fetch_add(1);
         if (counters != nullptr) {
             counters->writeback_waits.add();
         }
@@ -270,8 +270,8 @@ void wake_up_page_bit(Page& page, PageFlag bit) {
 }
 
 PageWaitStats page_wait_stats() {
-    return {.lock_waits = page_wait_table.lock_waits.load(std::memory_order_relaxed),
-            .writeback_waits = page_wait_table.writeback_waits.load(std::memory_order_relaxed)};
+    return {.lock_waits = page_wait_table.lock_waits.load(),
+            .writeback_waits = page_wait_table.writeback_waits.load()};
 }
 
 }  // namespace wbfat::cache::inline WBFAT_RT

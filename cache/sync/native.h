@@ -75,6 +75,36 @@ private:
     std::atomic<T> value_{};
 };
 
+// A value that may be read and written by anybody at any time and that nothing is decided by where
+// a lock or a protocol is at stake: statistics, and switches that are turned while nothing runs.
+// Relaxed throughout; the explorer does not look at it, so it costs no interleavings.
+template <typename T>
+class Relaxed {
+public:
+    constexpr Relaxed() noexcept = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
+    constexpr Relaxed(T value) noexcept : value_(value) {}
+    ~Relaxed() = default;
+    Relaxed(const Relaxed&) = delete;
+    Relaxed& operator=(const Relaxed&) = delete;
+
+    [[nodiscard]] T load() const noexcept {
+        return value_.load(std::memory_order_relaxed);
+    }
+    void store(T value) noexcept {
+        value_.store(value, std::memory_order_relaxed);
+    }
+    T fetch_add(T delta) noexcept {
+        return value_.fetch_add(delta, std::memory_order_relaxed);
+    }
+    T fetch_sub(T delta) noexcept {
+        return value_.fetch_sub(delta, std::memory_order_relaxed);
+    }
+
+private:
+    std::atomic<T> value_{};
+};
+
 // Where a lock stands in the order of cache/LOCKING.md: taken only while every ranked lock held by
 // the thread has a rank that is not higher. Equal ranks nest (two inodes of a rename); their order
 // is the caller's duty.

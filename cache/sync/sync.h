@@ -6,15 +6,17 @@
 // visible operation passes through here.
 //
 // This page only picks the back-end. Both offer, in namespace wbfat::sync:
-//   Atomic<T>                   load, store, exchange, compare_exchange,
-//   fetch_{add,sub,or,and,xor}; orders explicit SpinLock, SpinLockGuard     short sections; nothing
-//   sleeps inside Mutex, MutexLock, CondVar   wait(lock), wait_for(lock, Nanoseconds); no
-//   spurious-wake promises RwSem, ReadGuard, WriteGuard  shared / exclusive, writer-preferring, not
-//   recursive Parker                      one binary token per waiter: park(), park_for(), unpark()
-//   Thread                      named, joined in its destructor, with a Role
-//   Task, current_task()        the running thread: name, role, parker, pending interruption
-//   monotonic_now()             Nanoseconds since an arbitrary start
-//   WBFAT_POINT("name")         a named point: one relaxed load while disarmed
+//   - Atomic<T>: load, store, exchange, compare_exchange, fetch_{add,sub,or,and,xor}; explicit
+//   orders
+//   - Relaxed<T>: statistics and switches; no interleaving hangs on it
+//   - SpinLock, SpinLockGuard: short sections; nothing sleeps inside
+//   - Mutex, MutexLock, CondVar: wait(lock), wait_for(lock, Nanoseconds); no spurious-wake promises
+//   - RwSem, ReadGuard, WriteGuard: shared / exclusive, writer-preferring, not recursive
+//   - Parker: one binary token per waiter: park(), park_for(), unpark()
+//   - Thread: named, joined in its destructor, with a Role
+//   - Task, current_task(): the running thread: name, role, parker, pending interruption
+//   - monotonic_now(): Nanoseconds since an arbitrary start
+//   - WBFAT_POINT("name"): a named point: one relaxed load while disarmed
 #pragma once
 
 #include "cache/base/runtime.h"
