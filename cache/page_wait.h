@@ -19,6 +19,7 @@
 
 #include "cache/base/result.h"
 #include "cache/page.h"
+#include "cache/protocol.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -30,10 +31,6 @@ enum class WaitBehavior {
 enum class Interruptible { kNo, kKillable };
 
 inline constexpr unsigned kPageWaitTableBits = 8;
-
-// How often a waiter lets the lock be stolen before it demands hand-off. Source: sysctl
-// page_lock_unfairness.
-inline constexpr int kPageLockUnfairness = 5;
 
 // Sleeps until `bit` (PG_locked or PG_writeback) is seen clear, or for kExclusive, is taken.
 // Errors: EINTR only with kKillable; decided after the entry was unlinked, so a lock handed over is
