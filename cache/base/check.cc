@@ -16,6 +16,7 @@ namespace wbfat::cache::inline WBFAT_RT {
 namespace {
 
 sync::Atomic<BugHandler> bug_handler{nullptr};
+sync::Atomic<BugReporter> bug_reporter{nullptr};
 
 // The build gives every file the same prefix ("../", an absolute path); ours is known, so it is
 // everybody's.
@@ -28,7 +29,7 @@ const char* path_in_tree(const char* file) {
     return std::string_view(file).starts_with(kPrefix) ? file + kPrefix.size() : file;
 }
 
-void report_bug(const BugReport& report) {
+void print_briefly(const BugReport& report) {
     // One write, so that reports of several threads do not mix.
     std::string text = report.title();
     text += '\n';
@@ -40,7 +41,41 @@ void report_bug(const BugReport& report) {
     // A report that cannot be printed must not keep the handler from running.
     static_cast<void>(std::fwrite(text.data(), 1, text.size(), stderr));
     static_cast<void>(std::fflush(stderr));
+}
 
+}  // namespace
+
+std::string BugReport::title() const {
+    const char* const kind = severity == BugSeverity::kBug ? "BUG" : "WARNING";
+    std::string text = fmt::format("{} at {}:{} {}(): ", kind, file, line, function);
+    for (const char* part : {assertion, invariant}) {
+        if (*part != '\0') {
+            text += part;
+            text += ": ";
+        }
+    }
+    text += *message != '\0' ? message : condition;
+    return text;
+}
+
+BugReporter set_bug_reporter(BugReporter reporter) {
+    return bug_reporter.exchange(reporter, std::memory_order_acq_rel);
+}
+
+BugHandler set_bug_handler(BugHandler handler) {
+    return bug_handler.exchange(handler, std::memory_order_acq_rel);
+}
+
+void report_bug(const CheckSite& site, BugReport report) {
+    report.file = path_in_tree(site.file);
+    report.line = site.line;
+    report.function = site.function;
+    report.condition = site.condition;
+    const BugReporter reporter = bug_reporter.load(std::memory_order_acquire);
+    (reporter != nullptr ? reporter : print_briefly)(report);
+    if (report.severity == BugSeverity::kWarning) {
+        return;
+    }
     const BugHandler handler = bug_handler.load(std::memory_order_acquire);
     if (handler == nullptr) {
         std::abort();
@@ -48,38 +83,21 @@ void report_bug(const BugReport& report) {
     handler(report);
 }
 
-}  // namespace
-
-std::string BugReport::title() const {
-    std::string text = fmt::format("BUG at {}:{} {}(): ", file, line, function);
-    if (*invariant != '\0') {
-        text += invariant;
-        text += ": ";
-    }
-    text += *message != '\0' ? message : condition;
-    return text;
+void bug(const CheckSite& site, BugSubject subject, const char* invariant, const char* message) {
+    BugReport report;
+    report.invariant = invariant;
+    report.message = message;
+    report.page = subject.page;
+    report.object = std::move(subject.text);
+    report_bug(site, std::move(report));
 }
 
-BugHandler set_bug_handler(BugHandler handler) {
-    return bug_handler.exchange(handler, std::memory_order_acq_rel);
+void bug(const CheckSite& site, BugSubject subject, const char* message) {
+    bug(site, std::move(subject), "", message);
 }
 
-void bug(const CheckSite& site, std::string object, const char* invariant, const char* message) {
-    report_bug(BugReport{.file = path_in_tree(site.file),
-                         .line = site.line,
-                         .function = site.function,
-                         .condition = site.condition,
-                         .invariant = invariant,
-                         .message = message,
-                         .object = std::move(object)});
-}
-
-void bug(const CheckSite& site, std::string object, const char* message) {
-    bug(site, std::move(object), "", message);
-}
-
-void bug(const CheckSite& site, std::string object) {
-    bug(site, std::move(object), "", "");
+void bug(const CheckSite& site, BugSubject subject) {
+    bug(site, std::move(subject), "", "");
 }
 
 }  // namespace wbfat::cache::inline WBFAT_RT

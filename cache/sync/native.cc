@@ -10,6 +10,9 @@
 #include <ctime>
 #include <utility>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 #include <linux/futex.h>
 #include <sys/syscall.h>
 
@@ -104,6 +107,59 @@ void cpu_relax() {
 
 Nanoseconds monotonic_now() {
     return std::chrono::steady_clock::now().time_since_epoch();
+}
+
+namespace {
+
+// Whether the time stamp counter runs at one rate, on all CPUs, asleep or awake. Asked once.
+bool tsc_is_a_clock() {
+#if defined(__x86_64__)
+    constexpr unsigned kAdvancedPowerManagement = 0x8000'0007;
+    constexpr unsigned kInvariantTsc = 1U << 8;
+    unsigned a = 0;
+    unsigned b = 0;
+    unsigned c = 0;
+    unsigned d = 0;
+    return __get_cpuid(kAdvancedPowerManagement, &a, &b, &c, &d) != 0 && (d & kInvariantTsc) != 0;
+#else
+    return false;
+#endif
+}
+
+const bool kTicksAreTsc = tsc_is_a_clock();
+
+struct TickOrigin {
+    std::uint64_t ticks = sync::ticks();
+    Nanoseconds time = monotonic_now();
+};
+const TickOrigin kTickOrigin;
+
+}  // namespace
+
+std::uint64_t ticks() {
+#if defined(__x86_64__)
+    if (kTicksAreTsc) [[likely]] {
+        return __builtin_ia32_rdtsc();
+    }
+#endif
+    return static_cast<std::uint64_t>(monotonic_now().count());
+}
+
+TickScale TickScale::now() {
+    TickScale scale;
+    scale.ticks_ = sync::ticks();
+    scale.time_ = monotonic_now();
+    if (scale.ticks_ > kTickOrigin.ticks) {
+        scale.nanoseconds_per_tick_ =
+            static_cast<double>((scale.time_ - kTickOrigin.time).count()) /
+            static_cast<double>(scale.ticks_ - kTickOrigin.ticks);
+    }
+    return scale;
+}
+
+Nanoseconds TickScale::to_monotonic(std::uint64_t ticks) const {
+    const auto distance = static_cast<double>(static_cast<std::int64_t>(ticks - ticks_));
+    return time_ + Nanoseconds(static_cast<std::int64_t>(distance * nanoseconds_per_tick_));
 }
 
 void sleep_for(Nanoseconds duration) {
@@ -324,6 +380,12 @@ std::string_view role_name(Role role) {
     return "?";
 }
 
+Task::Task()
+    : id_([] {
+          static std::atomic<std::uint32_t> last{0};
+          return last.fetch_add(1, std::memory_order_relaxed) + 1;
+      }()) {}
+
 Task& current_task() {
     thread_local Task task;
     return task;
@@ -333,6 +395,7 @@ void adopt_current_task(std::string name, Role role) {
     constexpr std::size_t kThreadNameMax = 15;  // what the kernel keeps
     pthread_setname_np(pthread_self(), name.substr(0, kThreadNameMax).c_str());
     Task& task = current_task();
+    task.ring_.rename(name, role);
     task.name_ = std::move(name);
     task.role_ = role;
 }

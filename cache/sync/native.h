@@ -21,6 +21,7 @@
 
 #include "cache/base/runtime.h"
 #include "cache/base/thread_annotations.h"
+#include "cache/sync/task_ring.h"
 
 namespace wbfat::sync::inline WBFAT_RT {
 
@@ -30,6 +31,21 @@ using Nanoseconds = std::chrono::nanoseconds;
 Nanoseconds monotonic_now();
 void sleep_for(Nanoseconds duration);
 void yield_now();
+
+// A clock for records: the same on all CPUs, does not jump, a few nanoseconds to read, and of no
+// fixed unit. TickScale tells what a reading means.
+std::uint64_t ticks();
+class TickScale {
+public:
+    // Measured from the start of the process until now.
+    static TickScale now();
+    [[nodiscard]] Nanoseconds to_monotonic(std::uint64_t ticks) const;
+
+private:
+    std::uint64_t ticks_ = 0;
+    Nanoseconds time_{0};
+    double nanoseconds_per_tick_ = 1;
+};
 
 template <typename T>
 class Atomic {
@@ -46,6 +62,10 @@ public:
     }
     void store(T value, std::memory_order order = std::memory_order_release) noexcept {
         value_.store(value, order);
+    }
+    // For reports and traces: orders nothing, and the explorer does not look at it.
+    [[nodiscard]] T peek() const noexcept {
+        return value_.load(std::memory_order_relaxed);
     }
     T exchange(T value, std::memory_order order = std::memory_order_acq_rel) noexcept {
         return value_.exchange(value, order);
@@ -309,11 +329,15 @@ std::string_view role_name(Role role);
 // The running thread, as others see it. Lives as long as the thread.
 class Task {
 public:
-    Task() = default;
+    Task();
     ~Task() = default;
     Task(const Task&) = delete;
     Task& operator=(const Task&) = delete;
 
+    // From 1; of no other task, dead or alive.
+    [[nodiscard]] std::uint32_t id() const {
+        return id_;
+    }
     [[nodiscard]] const std::string& name() const {
         return name_;
     }
@@ -344,12 +368,19 @@ public:
         interrupted_.store(false, std::memory_order_release);
     }
 
+    // For current_task_ring.
+    TaskRingHandle& ring_handle() {
+        return ring_;
+    }
+
 private:
     friend void adopt_current_task(std::string name, Role role);
+    const std::uint32_t id_;
     std::string name_ = "main";
     Role role_ = Role::kOther;
     Parker parker_;
     std::atomic<bool> interrupted_{false};
+    TaskRingHandle ring_;
 };
 
 Task& current_task();

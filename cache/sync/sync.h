@@ -6,16 +6,18 @@
 // visible operation passes through here.
 //
 // This page only picks the back-end. Both offer, in namespace wbfat::sync:
-//   - Atomic<T>: load, store, exchange, compare_exchange, fetch_{add,sub,or,and,xor}; explicit
-//   orders
+//   - Atomic<T>: load, store, peek, exchange, compare_exchange, fetch_{add,sub,or,and,xor};
+//   explicit orders
 //   - Relaxed<T>: statistics and switches; no interleaving hangs on it
 //   - SpinLock, SpinLockGuard: short sections; nothing sleeps inside
 //   - Mutex, MutexLock, CondVar: wait(lock), wait_for(lock, Nanoseconds); no spurious-wake promises
 //   - RwSem, ReadGuard, WriteGuard: shared / exclusive, writer-preferring, not recursive
 //   - Parker: one binary token per waiter: park(), park_for(), unpark()
 //   - Thread: named, joined in its destructor, with a Role
-//   - Task, current_task(): the running thread: name, role, parker, pending interruption
+//   - Task, current_task(): the running thread: id, name, role, parker, pending interruption, ring
+//   - TaskRing, current_task_ring(): the last records of every task (task_ring.h)
 //   - monotonic_now(): Nanoseconds since an arbitrary start
+//   - ticks(), TickScale: the clock of records
 //   - WBFAT_POINT("name"): a named point: one relaxed load while disarmed
 #pragma once
 
