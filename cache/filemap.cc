@@ -35,8 +35,8 @@ void unlock_and_put(Page& page)
     put_page(page);
 }
 
-// Finds or makes the page; locked and referenced. Source: pagecache_get_page with FGP_LOCK |
-// FGP_CREAT.
+// Finds or makes the page; locked and referenced. Errors: ENOMEM; EINTR. Source: pagecache_get_page
+// with FGP_LOCK | FGP_CREAT.
 Result<Page*> find_or_create_page(AddressSpace& mapping, pgoff_t index)
     NO_THREAD_SAFETY_ANALYSIS {  // returns the page locked, which cannot be expressed
     for (;;) {
@@ -48,7 +48,10 @@ Result<Page*> find_or_create_page(AddressSpace& mapping, pgoff_t index)
             }
             continue;
         }
-        lock_page(*page);
+        if (const Result<> locked = lock_page_killable(*page); !locked.has_value()) {
+            put_page(*page);
+            return locked.error();
+        }
         if (page->mapping.load() == &mapping) {
             mapping.cache().frames().mark_accessed(*page);
             return page;
@@ -70,16 +73,23 @@ Result<> read_and_wait(AddressSpace& mapping, Page& page) {
     return {};
 }
 
+Result<> lock_for_read(Page& page, Interruptible state)
+    NO_THREAD_SAFETY_ANALYSIS {  // locks one way or the other
+    if (state == Interruptible::kKillable) {
+        TRY_VOID(wait_on_page_locked_killable(page));
+        return lock_page_killable(page);
+    }
+    wait_on_page_locked(page);
+    lock_page(page);
+    return {};
+}
+
 // Makes a referenced page uptodate. Returns false when it has left the mapping. Source:
 // filemap_update_page.
-Result<bool> make_uptodate(AddressSpace& mapping,
-                           Page& page) NO_THREAD_SAFETY_ANALYSIS {  // the lock goes to the read
+Result<bool> make_uptodate(AddressSpace& mapping, Page& page, Interruptible state)
+    NO_THREAD_SAFETY_ANALYSIS {  // the lock goes to the read
     while (!page_test(page, PG_uptodate)) {
-        wait_on_page_locked(page);
-        if (page_test(page, PG_uptodate)) {
-            break;
-        }
-        lock_page(page);
+        TRY_VOID(lock_for_read(page, state));
         if (page.mapping.load() != &mapping) {
             unlock_page(page);
             return false;
@@ -149,6 +159,12 @@ private:
                 put_all(pages.subspan(i));
                 break;
             }
+            if (is_being_read(page)) {
+                // Asleep without a reference, and then looked up again: by then it may be another
+                // page's frame.
+                put_all(pages.subspan(i + 1));
+                return put_and_wait_on_page_locked(page, Interruptible::kKillable);
+            }
             const Result<bool> usable = take_one(page);
             if (!usable.has_value() || !*usable) {
                 put_all(pages.subspan(i));
@@ -156,6 +172,10 @@ private:
             }
         }
         return {};
+    }
+
+    static bool is_being_read(const Page& page) {
+        return !page_test(page, PG_uptodate) && page_test(page, PG_locked);
     }
 
     Result<> read_missing() {
@@ -177,7 +197,7 @@ private:
         if (page_test(page, PG_readahead)) {
             page_cache_async_ra(mapping_, ra_, page, pages_wanted());
         }
-        if (!TRY(make_uptodate(mapping_, page))) {
+        if (!TRY(make_uptodate(mapping_, page, Interruptible::kKillable))) {
             return false;
         }
         // After the page was seen uptodate: a truncate may have zeroed its tail since.
@@ -258,7 +278,7 @@ Result<Page*> read_mapping_page(AddressSpace& mapping, pgoff_t index) {
         } else {
             mapping.cache().frames().mark_accessed(*page);
         }
-        const Result<bool> usable = make_uptodate(mapping, *page);
+        const Result<bool> usable = make_uptodate(mapping, *page, Interruptible::kNo);
         if (usable.has_value() && *usable) {
             return page;
         }
@@ -390,6 +410,7 @@ Result<> zero_range(AddressSpace& mapping, std::uint64_t from_bytes, std::uint64
         Page& page = *TRY(write_begin(mapping, position, length));
         std::memset(page.data + offset, 0, length);
         write_end(mapping, page, position, length);
+        WBFAT_POINT("zero_range:unlocked");
         position += length;
     }
     return {};

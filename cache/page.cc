@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "cache/address_space.h"
-#include "cache/base/check.h"
+#include "cache/assertions.h"
 #include "cache/page_frames.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
@@ -23,7 +23,8 @@ void put_page(Page& page) {
     // Release, so that what this holder did to the page comes before the frame's next use; acquire,
     // for the one who frees it.
     const std::int32_t before = page.refcount.fetch_sub(1, std::memory_order_acq_rel);
-    PAGE_BUG_ON(page, before <= 0, "P3", "a reference is dropped that nobody held");
+    PAGE_ASSERT(page, Assertion::kReferenceCount, before > 0,
+                "a reference is dropped that nobody held");
     if (before == 1 && page.frames != nullptr) {
         page.frames->free(page);
     }
@@ -31,15 +32,17 @@ void put_page(Page& page) {
 
 void assert_page_state(const Page& page) {
     const std::uint64_t flags = page.flags.load(std::memory_order_acquire);
-    PAGE_BUG_ON(page, (flags & PG_locked) == 0, "P1", "the page lock is not held");
-    PAGE_BUG_ON(page, ((flags & PG_dirty) != 0) != (page.dirty_blocks != 0), "P5",
+    PAGE_ASSERT(page, Assertion::kUnlockUnlocked, (flags & PG_locked) != 0,
+                "the page lock is not held");
+    PAGE_ASSERT(page, Assertion::kDirtyBlocks,
+                ((flags & PG_dirty) != 0) == (page.dirty_blocks != 0),
                 "PG_dirty and dirty_blocks disagree");
     // PG_writeback only falls while we look, and the mapping cannot change under us: P2 may be read
     // from one snapshot.
-    PAGE_BUG_ON(
-        page,
-        (flags & PG_writeback) != 0 && page.mapping.load(std::memory_order_relaxed) == nullptr,
-        "P2", "a page under writeback is in no mapping");
+    PAGE_ASSERT(
+        page, Assertion::kRemoveWriteback,
+        (flags & PG_writeback) == 0 || page.mapping.load(std::memory_order_relaxed) != nullptr,
+        "a page under writeback is in no mapping");
 }
 
 std::string to_string(const Page& page) {

@@ -10,10 +10,12 @@
 #include <sys/mman.h>
 
 #include "cache/address_space.h"
+#include "cache/assertions.h"
 #include "cache/base/check.h"
 #include "cache/counters.h"
 #include "cache/flusher.h"
 #include "cache/page_lock.h"
+#include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -209,7 +211,7 @@ Result<Page*> PageFrames::alloc() {
         }
         page = impl_->take_free(*this);
     }
-    PAGE_BUG_ON(*page, page->refcount.load(std::memory_order_relaxed) != 0, "P4",
+    PAGE_ASSERT(*page, Assertion::kFreeState, page->refcount.load(std::memory_order_relaxed) == 0,
                 "a page on the free list is referenced");
     page->index = 0;
     page->dirty_blocks = 0;
@@ -218,6 +220,7 @@ Result<Page*> PageFrames::alloc() {
     page->flags.store(0, std::memory_order_relaxed);
     page->generation.fetch_add(1, std::memory_order_relaxed);
     page->refcount.store(1, std::memory_order_release);
+    trace_page(TraceKind::kAlloc, *page);
     return page;
 }
 
@@ -277,11 +280,12 @@ void PageFrames::free_batch(std::span<Page* const> pages) {
     }
     for (const Page* page : pages) {
         const std::uint64_t flags = page->flags.load(std::memory_order_relaxed);
-        PAGE_BUG_ON(*page,
-                    (flags & (PG_locked | PG_dirty | PG_writeback)) != 0 ||
-                        page->mapping.load(std::memory_order_relaxed) != nullptr ||
-                        page->refcount.load(std::memory_order_relaxed) != 0,
-                    "P4", "a page is freed in a bad state");
+        PAGE_ASSERT(*page, Assertion::kFreeState,
+                    (flags & (PG_locked | PG_dirty | PG_writeback)) == 0 &&
+                        page->mapping.load(std::memory_order_relaxed) == nullptr &&
+                        page->refcount.load(std::memory_order_relaxed) == 0,
+                    "a page is freed in a bad state");
+        trace_page(TraceKind::kFree, *page);
     }
     std::uint64_t nr_were_cached = 0;
     {

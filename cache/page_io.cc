@@ -9,6 +9,7 @@
 #include "cache/flusher.h"
 #include "cache/page_cache.h"
 #include "cache/page_lock.h"
+#include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -29,6 +30,25 @@ void end_page_read(Page& page) NO_THREAD_SAFETY_ANALYSIS {
     }
     unlock_page(page);
     put_page(page);
+}
+
+void trace_segments(TraceKind kind, const Bio& bio, std::uint64_t detail) {
+    if (trace_enabled()) {
+        for (const BioSegment& segment : bio.segments) {
+            trace_page(kind, page_of(segment), detail);
+        }
+    }
+}
+
+// A part of the page has been written; the last one ends the writeback. A page that went in one
+// piece has no count: two writes of it in flight, which must not be (I10 of
+// writeback-protocol.md 17.6), then end it twice, as in the kernel. Source: end_buffer_async_write,
+// mpage_end_io.
+void end_part_write(Page& page) {
+    if (page.blocks_in_flight.load(std::memory_order_relaxed) == 0 ||
+        page.blocks_in_flight.fetch_sub(1) == 1) {
+        end_page_writeback(page);
+    }
 }
 
 void zero_beyond_eof(const BioSegment& segment, std::uint64_t eof_bytes) {
@@ -124,6 +144,7 @@ void BioBuilder::submit() {
         cache.counters().bios_written.add();
         cache.io().pages_submitted_.fetch_add(bio.segments.size(), std::memory_order_relaxed);
     }
+    trace_segments(TraceKind::kSubmit, bio, bio.offset_bytes);
     WBFAT_POINT("bio:before_submit");
     mapping_.device().submit(bio);
 }
@@ -178,6 +199,11 @@ void PageIo::wait_until_idle() {
     }
 }
 
+bool PageIo::is_idle() {
+    const sync::MutexLock lock(pool_lock_);
+    return in_use_ == 0;
+}
+
 void PageIo::end_read(Bio& base) {
     auto& bio = static_cast<PageBio&>(base);
     auto& io = *static_cast<PageIo*>(bio.context);
@@ -185,6 +211,7 @@ void PageIo::end_read(Bio& base) {
     if (bio.error != 0 && bio.sink != nullptr) {
         bio.sink->record(bio.error);
     }
+    trace_segments(TraceKind::kComplete, bio, static_cast<std::uint64_t>(bio.error));
     for (const BioSegment& segment : bio.segments) {
         Page& page = page_of(segment);
         if (bio.error != 0) {
@@ -205,15 +232,13 @@ void PageIo::end_write(Bio& base) {
     auto& bio = static_cast<PageBio&>(base);
     auto& io = *static_cast<PageIo*>(bio.context);
     const bool failed = bio.error != 0;
+    trace_segments(TraceKind::kComplete, bio, static_cast<std::uint64_t>(bio.error));
     if (failed) {
         io.end_failed_write(bio);
     } else {
         io.failures_in_a_row_.store(0, std::memory_order_relaxed);
         for (const BioSegment& segment : bio.segments) {
-            Page& page = page_of(segment);
-            if (page.blocks_in_flight.fetch_sub(1) == 1) {
-                end_page_writeback(page);
-            }
+            end_part_write(page_of(segment));
         }
     }
     // The mapping may be gone; the cache is kept alive by the Bio that is still out.
@@ -249,10 +274,7 @@ void PageIo::end_failed_write(PageBio& bio) {
         get_page(page_of(segment));
     }
     for (const BioSegment& segment : bio.segments) {
-        Page& page = page_of(segment);
-        if (page.blocks_in_flight.fetch_sub(1) == 1) {
-            end_page_writeback(page);
-        }
+        end_part_write(page_of(segment));
     }
 }
 

@@ -151,6 +151,8 @@ public:
     void put_bio(PageBio& bio);
     // Sleeps until every Bio has come back.
     void wait_until_idle();
+    // Whether none is out, nor parked after a failure.
+    bool is_idle();
 
     enum class Redirty : std::uint8_t {
         kTry,   // leave what is locked for the next time: the flusher, on whom lock holders may be

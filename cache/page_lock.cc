@@ -2,18 +2,22 @@
 #include "cache/page_lock.h"
 
 #include "cache/address_space.h"
+#include "cache/assertions.h"
 #include "cache/base/check.h"
 #include "cache/counters.h"
 #include "cache/flusher.h"
 #include "cache/page_frames.h"
 #include "cache/page_wait.h"
+#include "cache/protocol.h"
+#include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
 namespace {
 
 void assert_locked(const Page& page) {
-    PAGE_BUG_ON(page, !page_test(page, PG_locked), "P1", "the page lock is not held");
+    PAGE_ASSERT(page, Assertion::kPageNotLocked, page_test(page, PG_locked),
+                "the page lock is not held");
 }
 
 // Sets PG_dirty; newly dirty pages of a mapping get the mark, the count, and a place on the
@@ -36,7 +40,9 @@ bool dirty_page(Page& page, BlockMask blocks) REQUIRES(page) {
         const sync::SpinLockGuard guard(mapping->i_pages.lock());
         mapping->i_pages.set_tag_locked(page.index, PAGECACHE_TAG_DIRTY);
     }
-    mapping->cache().counters().nr_dirty.add();
+    PageCache::Counters& counters = mapping->cache().counters();
+    counters.nr_dirty.add();
+    trace_page(TraceKind::kDirty, page, counters.nr_dirty.value());
     mapping->cache().flusher().mark_inode_dirty(*mapping, I_DIRTY_PAGES);
     return true;
 }
@@ -49,9 +55,21 @@ bool undirty_page(Page& page) REQUIRES(page) {
         return false;
     }
     if (AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed)) {
-        mapping->cache().counters().nr_dirty.sub();
+        PageCache::Counters& counters = mapping->cache().counters();
+        counters.nr_dirty.sub();
+        trace_page(TraceKind::kClearDirty, page, counters.nr_dirty.value());
     }
     return true;
+}
+
+// I5: the mark falls only with set_page_writeback or with the dirtiness itself.
+void assert_dirty_mark(Page& page) REQUIRES(page) {
+    if (AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed)) {
+        const sync::SpinLockGuard guard(mapping->i_pages.lock());
+        PAGE_ASSERT(page, Assertion::kDirtyMark,
+                    mapping->i_pages.get_tag_locked(page.index, PAGECACHE_TAG_DIRTY),
+                    "the page was dirty without its mark");
+    }
 }
 
 }  // namespace
@@ -59,7 +77,11 @@ bool undirty_page(Page& page) REQUIRES(page) {
 // --- the lock
 
 bool trylock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
-    return (page.flags.fetch_or(PG_locked, std::memory_order_acquire) & PG_locked) == 0;
+    if ((page.flags.fetch_or(PG_locked, std::memory_order_acquire) & PG_locked) != 0) {
+        return false;
+    }
+    trace_page(TraceKind::kLock, page);
+    return true;
 }
 
 void lock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
@@ -80,7 +102,13 @@ Result<> lock_page_killable(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // conditio
 
 void unlock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
     assert_page_state(page);
-    // switch: one xor that tells of waiters (6.8, here), or a clear and a read; section 17.2 d.
+    trace_page(TraceKind::kUnlock, page);
+    // switch: end, 17.2 d. All versions clear PG_locked and learn of waiters in one operation; only
+    // with the queue lock is waking part of it too, and no thief comes before a hand-off.
+    if (current_protocol().end == EndClear::kQueueLock) {
+        clear_page_bit_and_wake(page, PG_locked);
+        return;
+    }
     const std::uint64_t old = page.flags.fetch_xor(PG_locked, std::memory_order_release);
     WBFAT_POINT("unlock_page:cleared");
     if ((old & PG_waiters) != 0) {
@@ -99,9 +127,16 @@ void wait_on_page_locked(Page& page) {
     }
 }
 
-void put_and_wait_on_page_locked(Page& page) {
-    static_cast<void>(
-        wait_on_page_bit_common(page, PG_locked, Interruptible::kNo, WaitBehavior::kDrop));
+Result<> wait_on_page_locked_killable(Page& page) {
+    if (!page_test(page, PG_locked)) {
+        return {};
+    }
+    return wait_on_page_bit_common(page, PG_locked, Interruptible::kKillable,
+                                   WaitBehavior::kShared);
+}
+
+Result<> put_and_wait_on_page_locked(Page& page, Interruptible state) {
+    return wait_on_page_bit_common(page, PG_locked, state, WaitBehavior::kDrop);
 }
 
 // --- dirty
@@ -121,7 +156,10 @@ BlockMask clear_page_dirty_for_io(Page& page) {
         return 0;
     }
     const BlockMask blocks = page.dirty_blocks;
-    PAGE_BUG_ON(page, blocks == 0, "P5", "a dirty page has no dirty blocks");
+    PAGE_ASSERT(page, Assertion::kDirtyBlocks, blocks != 0, "a dirty page has no dirty blocks");
+    if (assertion_enabled(Assertion::kDirtyMark)) {
+        assert_dirty_mark(page);
+    }
     page.dirty_blocks = 0;
     WBFAT_POINT("clear_dirty:cleared");
     return blocks;
@@ -152,79 +190,254 @@ void cancel_dirty_page(Page& page, BlockMask blocks) {
 
 // --- writeback
 
-void set_page_writeback(Page& page) {
+void prepare_page_writeback(Page& page) {
     assert_locked(page);
-    // In 6.19 two assertions of __folio_start_writeback; older kernels ask less.
-    PAGE_BUG_ON(page, page_test(page, PG_writeback), "P1", "PageWriteback already set");
-    AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed);
-    PAGE_BUG_ON(page, mapping == nullptr, "P2", "writeback of a page that is in no mapping");
-    {
-        // One section: at any moment a page that still owes its data to the disk is DIRTY or
-        // WRITEBACK, or locked.
-        const sync::SpinLockGuard guard(mapping->i_pages.lock());
-        const std::uint64_t old = page.flags.fetch_or(PG_writeback, std::memory_order_acq_rel);
+    // switch: set, 9.3 (5). After-wait: between the wait and set_page_writeback the bit is
+    // nobody's, and that it stays clear rests on the page lock and on an honest wait. With-wait:
+    // the bit goes from hand to hand as a lock does; a writer that finds nothing to write has to
+    // give it back.
+    if (current_protocol().set == SetWriteback::kAfterWait) {
+        wait_on_page_writeback(page);
+        PAGE_ASSERT(page, Assertion::kWaitStale, !page_test(page, PG_writeback),
+                    "the wait under the page lock came back with the bit set");
+        return;
+    }
+    if (!try_prepare_page_writeback(page)) {
+        WBFAT_POINT("wait_writeback:seen");
+        static_cast<void>(wait_on_page_bit_common(page, PG_writeback, Interruptible::kNo,
+                                                  WaitBehavior::kExclusive));
+        WBFAT_POINT("wait_writeback:woken");
+    }
+}
+
+bool try_prepare_page_writeback(Page& page) {
+    assert_locked(page);
+    if (current_protocol().set == SetWriteback::kAfterWait) {
+        return !page_test(page, PG_writeback);
+    }
+    return (page.flags.fetch_or(PG_writeback, std::memory_order_acquire) & PG_writeback) == 0;
+}
+
+namespace {
+
+enum class Towrite { kClear, kKeep };
+
+// I4.
+void assert_writeback_mark(AddressSpace& mapping, Page& page) REQUIRES(mapping.i_pages.lock()) {
+    PAGE_ASSERT(page, Assertion::kWritebackMark,
+                mapping.i_pages.get_tag_locked(page.index, PAGECACHE_TAG_WRITEBACK) ==
+                    page_test(page, PG_writeback),
+                "PG_writeback and the WRITEBACK mark disagree");
+}
+
+// Bit and marks in one i_pages section: at any moment a page that still owes its data to the disk
+// is DIRTY or WRITEBACK, or locked. Returns whether the writeback is a new one.
+bool set_bit_and_marks(AddressSpace* mapping, Page& page, bool is_ours, Towrite towrite) {
+    if (mapping == nullptr) {
+        return (page.flags.fetch_or(PG_writeback) & PG_writeback) == 0 || is_ours;
+    }
+    const sync::SpinLockGuard guard(mapping->i_pages.lock());
+    if (!is_ours && assertion_enabled(Assertion::kWritebackMark)) {
+        assert_writeback_mark(*mapping, page);
+    }
+    const std::uint64_t old = page.flags.fetch_or(PG_writeback, std::memory_order_acq_rel);
+    // Set already, and not by us: an earlier write is in flight, whose end will clear the mark and
+    // the count for both (writeback-protocol.md 9.2).
+    const bool newly = is_ours || (old & PG_writeback) == 0;
+    if (newly) {
         mapping->i_pages.set_tag_locked(page.index, PAGECACHE_TAG_WRITEBACK);
-        if ((old & PG_dirty) == 0) {
-            mapping->i_pages.clear_tag_locked(page.index, PAGECACHE_TAG_DIRTY);
-        }
+    }
+    if ((old & PG_dirty) == 0) {
+        mapping->i_pages.clear_tag_locked(page.index, PAGECACHE_TAG_DIRTY);
+    }
+    if (towrite == Towrite::kClear) {
         mapping->i_pages.clear_tag_locked(page.index, PAGECACHE_TAG_TOWRITE);
     }
-    mapping->cache().counters().nr_writeback.add();
+    return newly;
+}
+
+void start_writeback(Page& page, Towrite towrite) REQUIRES(page) {
+    // In 6.19 two assertions of __folio_start_writeback; older kernels ask less.
+    PAGE_ASSERT(page, Assertion::kSetWritebackUnlocked, page_test(page, PG_locked),
+                "the page lock is not held");
+    const bool is_ours = current_protocol().set == SetWriteback::kWithWait;
+    PAGE_ASSERT(page, Assertion::kSetWritebackTwice, page_test(page, PG_writeback) == is_ours,
+                "PageWriteback already set");
+    AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed);
+    PAGE_BUG_ON(page, mapping == nullptr, "P2", "writeback of a page that is in no mapping");
+    PageCache::Counters& counters = page.frames->cache().counters();
+    const bool newly = set_bit_and_marks(mapping, page, is_ours, towrite);
+    PAGE_ASSERT(page, Assertion::kTwoWrites, newly, "an earlier write of the page is in flight");
+    if (newly) {
+        counters.nr_writeback.add();
+    }
+    trace_page(TraceKind::kSetWriteback, page, counters.nr_writeback.value());
     WBFAT_POINT("set_writeback:done");
 }
 
-void end_page_writeback(Page& page) {
-    // The xor below would set a clear bit and the page would stay under writeback for ever.
-    PAGE_BUG_ON(page, !page_test(page, PG_writeback), "P2", "PageWriteback not set");
+// Returns the flag word before; with the queue lock the sleepers are awake by then.
+std::uint64_t clear_bit(Page& page, EndClear how) {
+    // seq_cst: pairs with the allocator's count of sleepers in PageFrames::page_came_clean.
+    constexpr auto kOrder = std::memory_order_seq_cst;
+    // switch: end, 17.2 d. Split: who comes to wait between the clear and the look at PG_waiters is
+    // woken by an end that was not its own. Xor: only who was there before the clear, or whoever
+    // shares PG_waiters with one who was. Queue-lock: nobody; the price is the bucket lock inside
+    // the i_pages lock.
+    switch (how) {
+        case EndClear::kSplit:
+            return page.flags.fetch_and(~std::uint64_t{PG_writeback}, kOrder);
+        case EndClear::kXor:
+            return page.flags.fetch_xor(PG_writeback, kOrder);
+        default:
+            return clear_page_bit_and_wake(page, PG_writeback);
+    }
+}
+
+// The bit and its mark in one section. Source: test_clear_page_writeback, __folio_end_writeback.
+std::uint64_t clear_writeback(AddressSpace* mapping, Page& page, EndClear how) {
+    if (mapping == nullptr) {
+        return clear_bit(page, how);
+    }
+    const pgoff_t index = page.index;
+    const sync::SpinLockGuard guard(mapping->i_pages.lock());
+    if (assertion_enabled(Assertion::kWritebackMark)) {
+        assert_writeback_mark(*mapping, page);
+    }
+    const std::uint64_t old = clear_bit(page, how);
+    if ((old & PG_writeback) != 0) {
+        mapping->i_pages.clear_tag_locked(index, PAGECACHE_TAG_WRITEBACK);
+    }
+    return old;
+}
+
+// What end_page_writeback holds on to while it looks at a page that may be anybody's by now.
+// switch: ref, 17.2 e. PG_writeback has kept the page in its mapping, which holds a reference. The
+// moment it is clear, truncation may free the page under our feet; without a reference of our own
+// it may be somebody else's page that we look at next, and whose sleepers we wake.
+class EndHold {
+public:
+    EndHold(Page& page, EndReference reference) : page_(page), reference_(reference) {
+        if (reference_ == EndReference::kHeld) {
+            get_page(page_);
+        } else {
+            generation_ = page_.generation.load(std::memory_order_relaxed);
+        }
+    }
+    ~EndHold() {
+        if (reference_ == EndReference::kHeld) {
+            put_page(page_);
+        }
+    }
+    EndHold(const EndHold&) = delete;
+    EndHold& operator=(const EndHold&) = delete;
+
+    // Before each touch.
+    void assert_not_reused() const {
+        if (reference_ == EndReference::kNone) {
+            const bool reused = page_.generation.load(std::memory_order_relaxed) != generation_ ||
+                                page_.refcount.load(std::memory_order_relaxed) == 0;
+            PAGE_ASSERT(page_, Assertion::kLateTouch, !reused,
+                        "late touch: the frame is free, or another page's");
+        }
+    }
+
+private:
+    Page& page_;
+    const EndReference reference_;
+    std::uint32_t generation_ = 0;
+};
+
+// What is left of an end once the bit is clear: finding the sleepers.
+void wake_writeback_waiters(Page& page, const EndHold& hold, std::uint64_t old, EndClear how) {
+    if (how == EndClear::kQueueLock) {
+        return;
+    }
+    bool waiters = (old & PG_waiters) != 0;
+    if (how == EndClear::kSplit) {
+        hold.assert_not_reused();
+        waiters = page_test(page, PG_waiters);
+        WBFAT_POINT("end_writeback:waiters_read");
+    }
+    if (waiters) {
+        hold.assert_not_reused();
+        wake_up_page_bit(page, PG_writeback);
+    }
+}
+
+}  // namespace
+
+void set_page_writeback(Page& page) {
+    start_writeback(page, Towrite::kClear);
+}
+
+void set_page_writeback_keepwrite(Page& page) {
+    start_writeback(page, Towrite::kKeep);
+}
+
+void end_page_writeback(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // locks under one protocol only
+    const Protocol protocol = current_protocol();
+    // switch: end-lock, 9.3 (4). With the lock, set and clear are serialised as the mail wishes;
+    // and a completion waits for whoever waits, lock in hand, for this very completion.
+    if (protocol.end_lock == EndLock::kYes) {
+        WBFAT_POINT("end_writeback:before_lock");
+        lock_page(page);
+    }
+    // The xor sets a clear bit, and the page stays under writeback for ever; the other two only
+    // find nothing to do.
+    PAGE_ASSERT(page, Assertion::kEndWritebackClear, page_test(page, PG_writeback),
+                "PageWriteback not set");
     if (page_test(page, PG_reclaim)) {
         page.flags.fetch_and(~std::uint64_t{PG_reclaim}, std::memory_order_relaxed);
         page.frames->rotate_reclaimable(page);
     }
-    // PG_writeback has kept the page in its mapping, which holds a reference. The moment it is
-    // clear, truncation may free the page under our feet. switch: a reference across the end
-    // (073861ed77b6), or none; section 17.2 e.
-    get_page(page);
+    const EndHold hold(page, protocol.ref);
     PageFrames& frames = *page.frames;
     // Read without the page lock: P2 keeps it until the bit is clear, and the i_pages lock until we
     // have left.
     AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed);
-    PAGE_BUG_ON(page, mapping == nullptr, "P2", "a page under writeback has left its mapping");
-    std::uint64_t old = 0;
-    {
-        const sync::SpinLockGuard guard(mapping->i_pages.lock());
-        // switch: one xor that tells of waiters (6.8, here); a clear, then a read (until 5.19); or
-        // a clear under the bucket lock (the mail of November 2020); section 17.2 d. seq_cst: pairs
-        // with the allocator's count of sleepers in PageFrames::page_came_clean.
-        old = page.flags.fetch_xor(PG_writeback, std::memory_order_seq_cst);
-        mapping->i_pages.clear_tag_locked(page.index, PAGECACHE_TAG_WRITEBACK);
-    }
-    // From here the mapping may be gone; the cache is not.
+    PAGE_ASSERT(page, Assertion::kEndWritebackTruncated, mapping != nullptr,
+                "a page under writeback has left its mapping");
     PageCache::Counters& counters = frames.cache().counters();
-    counters.nr_writeback.sub();
-    counters.pages_written.add();
-    WBFAT_POINT("end_writeback:cleared");
-    if ((old & PG_waiters) != 0) {
-        wake_up_page_bit(page, PG_writeback);
+    // Before the step: after it the page may be another's.
+    trace_page(TraceKind::kClearWriteback, page, counters.nr_writeback.value());
+    const std::uint64_t old = clear_writeback(mapping, page, protocol.end);
+    // From here the mapping may be gone; the cache is not.
+    if ((old & PG_writeback) != 0) {
+        counters.nr_writeback.sub();
+        counters.pages_written.add();
     }
+    WBFAT_POINT("end_writeback:cleared");
+    wake_writeback_waiters(page, hold, old, protocol.end);
     frames.page_came_clean();
-    put_page(page);
+    if (protocol.end_lock == EndLock::kYes) {
+        unlock_page(page);
+    }
 }
 
 void wait_on_page_writeback(Page& page) {
-    // A wake-up may belong to an earlier writeback of this page than the one that runs now, so one
-    // wait is not enough. switch: `while` (c2407cf7d22d) or `if`; section 17.2 c.
+    // switch: wait, 17.2 c. A wake-up may belong to an earlier writeback of this page than the one
+    // that runs now; whoever asks once (`if`) takes it for its own. Whoever loops can, without the
+    // page lock, be kept waiting by one writeback after the other.
+    const OuterWait again = current_protocol().wait;
     while (page_test(page, PG_writeback)) {
         WBFAT_POINT("wait_writeback:seen");
         static_cast<void>(
             wait_on_page_bit_common(page, PG_writeback, Interruptible::kNo, WaitBehavior::kShared));
         WBFAT_POINT("wait_writeback:woken");
+        if (again == OuterWait::kIf) {
+            return;
+        }
     }
 }
 
 Result<> wait_on_page_writeback_killable(Page& page) {
+    const OuterWait again = current_protocol().wait;  // as above
     while (page_test(page, PG_writeback)) {
         TRY_VOID(wait_on_page_bit_common(page, PG_writeback, Interruptible::kKillable,
                                          WaitBehavior::kShared));
+        if (again == OuterWait::kIf) {
+            break;
+        }
     }
     return {};
 }
@@ -233,6 +446,8 @@ void wait_for_stable_page(Page& page) {
     const AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed);
     if (mapping != nullptr && mapping->stable_pages()) {
         wait_on_page_writeback(page);
+        PAGE_ASSERT(page, Assertion::kWaitStale, !page_test(page, PG_writeback),
+                    "the wait under the page lock came back with the bit set");
     }
 }
 

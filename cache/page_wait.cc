@@ -12,9 +12,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "cache/base/check.h"
+#include "cache/assertions.h"
 #include "cache/counters.h"
 #include "cache/page_frames.h"
+#include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -28,21 +29,29 @@ enum WaitState : std::uint32_t {
     kDone = 1U << 3,     // the bit is mine
 };
 
-// A link of a circular list. `next` is atomic because finish_wait looks at it without the lock.
+// A link of a circular list. Atomic because finish_wait looks at it without the lock.
 struct WaitLink {
     sync::Atomic<WaitLink*> next{this};
-    WaitLink* prev = this;
+    sync::Atomic<WaitLink*> prev{this};
 };
 
 // On the waiter's stack. `state` belongs to the waiter until it is queued, then to the waker, and
 // once kWoken is set to the waiter again.
 struct WaitEntry : WaitLink {
-    WaitEntry(Page& waited_page, PageFlag waited_bit)
-        : page(&waited_page), bit(waited_bit), task(&sync::current_task()) {}
+    WaitEntry(Page& waited_page, PageFlag waited_bit, WaitBehavior wait_behavior)
+        : page(&waited_page),
+          bit(waited_bit),
+          behavior(wait_behavior),
+          task(&sync::current_task()),
+          since(sync::monotonic_now()) {}
+    // A bookmark: waits for nothing, and marks where a broken walk goes on.
+    WaitEntry() = default;
 
-    Page* const page;
-    const PageFlag bit;
-    sync::Task* const task;
+    Page* const page = nullptr;
+    const PageFlag bit{};
+    const WaitBehavior behavior{};
+    sync::Task* const task = nullptr;
+    const sync::Nanoseconds since{0};
     sync::Atomic<std::uint32_t> state{0};
 };
 
@@ -94,23 +103,42 @@ bool try_bit(Page& page, PageFlag bit, WaitBehavior behavior) {
                                                 : !page_test(page, bit);
 }
 
-void add_tail(WaitLink& head, WaitLink& link) {
-    WaitLink* const last = head.prev;
-    link.prev = last;
-    link.next.store(&head, std::memory_order_relaxed);
-    last->next.store(&link, std::memory_order_relaxed);
-    head.prev = &link;
+WaitLink* next_of(const WaitLink& link) {
+    return link.next.load(std::memory_order_relaxed);
 }
 
-// The waker's last access to the entry: once `next` points at itself, finish_wait returns without
-// taking the lock and the entry's stack frame is gone (W3). Source: list_del_init_careful. switch:
-// careful unlink (c6fe44d96fc1) or a plain one; section 17.2 h.
-void unlink_carefully(WaitLink& link) {
-    WaitLink* const next = link.next.load(std::memory_order_relaxed);
-    next->prev = link.prev;
-    link.prev->next.store(next, std::memory_order_relaxed);
-    link.prev = &link;
-    link.next.store(&link, std::memory_order_release);  // B
+void insert_before(WaitLink& place, WaitLink& link) {
+    WaitLink* const last = place.prev.load(std::memory_order_relaxed);
+    link.prev.store(last, std::memory_order_relaxed);
+    link.next.store(&place, std::memory_order_relaxed);
+    last->next.store(&link, std::memory_order_relaxed);
+    place.prev.store(&link, std::memory_order_relaxed);
+}
+
+// The waker's last access to an entry: from here on its owner may leave without taking the lock,
+// and the stack frame is gone (W3). Source: list_del_init_careful, list_del_init.
+void unlink(WaitLink& link, Unlink how) {
+    WaitLink* const next = next_of(link);
+    WaitLink* const prev = link.prev.load(std::memory_order_relaxed);
+    next->prev.store(prev, std::memory_order_relaxed);
+    prev->next.store(next, std::memory_order_relaxed);
+    // switch: unlink, 17.2 h. Plain: `next` comes home before `prev`, so one look at `next` proves
+    // nothing, and the owner has to see both. The kernel's stores were not even ordered, for which
+    // C++ has no word; these are, so what is lost is the single look.
+    if (how == Unlink::kCareful) {
+        link.prev.store(&link, std::memory_order_relaxed);
+        link.next.store(&link, std::memory_order_release);  // B
+    } else {
+        link.next.store(&link, std::memory_order_release);
+        WBFAT_POINT("unlink:half");
+        link.prev.store(&link, std::memory_order_release);  // B
+    }
+}
+
+// The other side of unlink: whether the waker is done with the entry. Source: list_empty_careful.
+bool is_left_alone(const WaitLink& link, Unlink how) {
+    return link.next.load(std::memory_order_acquire) == &link &&
+           (how == Unlink::kCareful || link.prev.load(std::memory_order_acquire) == &link);  // B
 }
 
 // What the walk does after an entry. Source: the wake function's return value.
@@ -122,11 +150,32 @@ enum class WakeVerdict {
 struct WakeKey {
     Page& page;
     PageFlag bit;
+    Protocol protocol;
     bool page_match = false;  // somebody waits on this page, whatever for
 };
 
+// D3 to D5: flag, wake, unlink.
+void release_waiter(WaitEntry& entry, std::uint32_t state, const Protocol& protocol) {
+    sync::Task* const task = entry.task;
+    // By address: the waker of a page without a reference may be late (writeback-protocol.md 6).
+    trace_page_by_address(TraceKind::kWake, *entry.page, trace_wake_detail(entry.bit, task->id()));
+    entry.state.store(state | kWoken, std::memory_order_release);  // A
+    WBFAT_POINT("wake:flagged");
+    // switch: order, 17.2 g. Woken first, the sleeper cannot leave before the unlink: it either
+    // finds itself linked and needs the bucket lock, or finds itself unlinked. Unlinked first, it
+    // may be gone, and its task with it, when unpark() touches that.
+    if (protocol.order == WakeOrder::kWakeThenUnlink) {
+        task->unpark();
+        WBFAT_POINT("wake:woken");
+        unlink(entry, protocol.unlink);
+    } else {
+        unlink(entry, protocol.unlink);
+        WBFAT_POINT("wake:unlinked");
+        task->unpark();
+    }
+}
+
 // Requires the bucket lock. Source: wake_page_function.
-// switch: shared entries test the bit again (until 5.8) or not (here); section 17.2 b.
 WakeVerdict wake_page_function(WaitEntry& entry, WakeKey& key) {
     if (entry.page != &key.page) {
         return WakeVerdict::kGoOn;
@@ -137,136 +186,312 @@ WakeVerdict wake_page_function(WaitEntry& entry, WakeKey& key) {
     }
     std::uint32_t state = entry.state.load(std::memory_order_relaxed);
     const bool exclusive = (state & kExclusive) != 0;
-    if (exclusive) {
+    // switch: wake, 17.2 b. Blind: a shared sleeper is told that the bit was clear once, which may
+    // have been before the sleeper came; whoever believes that needs a loop of its own.
+    if (exclusive || key.protocol.wake == SharedWake::kTest) {
         if (page_test(key.page, key.bit)) {
-            return WakeVerdict::kStop;  // stolen already; the thief's unlock comes by here again
-        }
-        // switch: hand-off never (until 5.8), always (5.9-rc), or on demand (here); section 17.2 f.
-        if ((state & kHandoff) != 0) {
-            if (test_and_set_bit(key.page, key.bit)) {
-                return WakeVerdict::kStop;
-            }
-            state |= kDone;
+            return WakeVerdict::kStop;  // taken again; the taker's release comes by here again
         }
     }
-    // Flag, wake, unlink, in this order: the waiter cannot leave before the unlink, because it
-    // either finds itself linked and needs the bucket lock, or finds itself unlinked. So the task
-    // is alive when it is woken. switch: the order; section 17.2 g.
-    sync::Task* const task = entry.task;
-    entry.state.store(state | kWoken, std::memory_order_release);  // A
-    WBFAT_POINT("wake:flagged");
-    task->unpark();
-    unlink_carefully(entry);
+    if ((state & kHandoff) != 0) {
+        if (test_and_set_bit(key.page, key.bit)) {
+            return WakeVerdict::kStop;
+        }
+        state |= kDone;
+    }
+    release_waiter(entry, state, key.protocol);
     return exclusive ? WakeVerdict::kStop : WakeVerdict::kGoOn;
 }
 
-// C1..C4: sets PG_waiters, tests or takes the bit, and queues the entry if that failed.
-void enqueue_or_take(Bucket& bucket, WaitEntry& entry, WaitBehavior behavior) {
-    const sync::SpinLockGuard guard(bucket.lock);
-    entry.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
-    WBFAT_POINT("wait:waiters_set");
-    if (try_bit(*entry.page, entry.bit, behavior)) {
-        entry.state.fetch_or(kWoken | kDone, std::memory_order_relaxed);
-        return;
+// Source: __wake_up_common; WAITQUEUE_WALK_BREAK_CNT.
+void walk_queue(Bucket& bucket, WakeKey& key) REQUIRES(bucket.lock) {
+    constexpr unsigned kWalkBreak = 64;
+    WaitEntry bookmark;
+    unsigned passed = 0;
+    WaitLink* link = next_of(bucket.head);
+    while (link != &bucket.head) {
+        WaitLink* const next = next_of(*link);
+        auto& entry = static_cast<WaitEntry&>(*link);
+        if (entry.task != nullptr && wake_page_function(entry, key) == WakeVerdict::kStop) {
+            return;
+        }
+        link = next;
+        // switch: walk. Broken: the queue is others' for a moment, and one wake-up is no longer one
+        // act: who queues meanwhile, for a bit that was set meanwhile, is woken too.
+        if (key.protocol.walk == WakeWalk::kBroken && ++passed == kWalkBreak &&
+            next != &bucket.head) {
+            passed = 0;
+            insert_before(*next, bookmark);
+            bucket.lock.unlock();
+            WBFAT_POINT("wake:broken");
+            bucket.lock.lock();
+            link = next_of(bookmark);
+            unlink(bookmark, Unlink::kCareful);
+        }
     }
-    add_tail(bucket.head, entry);
+}
+
+// Walks, and takes PG_waiters away if nobody is left to need it.
+void wake_locked(Bucket& bucket, WakeKey& key) REQUIRES(bucket.lock) {
+    walk_queue(bucket, key);
+    // With other pages' waiters in the bucket and none of ours matched, nobody waits for this page.
+    // If ours matched, some may be left; a mark too many is cleaned by the next waker (W2).
+    const bool queue_empty = next_of(bucket.head) == &bucket.head;
+    if (queue_empty || !key.page_match) {
+        key.page.flags.fetch_and(~std::uint64_t{PG_waiters}, std::memory_order_acq_rel);
+    }
 }
 
 // Source: finish_wait.
-void finish_wait(Bucket& bucket, WaitEntry& entry) {
-    // B: only the pointer to itself tells that the waker is done; any other value needs the lock.
-    if (entry.next.load(std::memory_order_acquire) == &entry) {
+void finish_wait(Bucket& bucket, WaitEntry& entry, const Protocol& protocol) {
+    WBFAT_POINT("wait:finish");
+    if (is_left_alone(entry, protocol.unlink)) {
         return;
     }
     const sync::SpinLockGuard guard(bucket.lock);
-    if (entry.next.load(std::memory_order_relaxed) != &entry) {
-        unlink_carefully(entry);
+    if (next_of(entry) != &entry) {
+        PAGE_ASSERT(*entry.page, Assertion::kWaitersFlag,
+                    entry.behavior == WaitBehavior::kDrop || page_test(*entry.page, PG_waiters),
+                    "somebody is queued and PG_waiters is clear");
+        unlink(entry, Unlink::kCareful);
     }
 }
 
-enum class SleepOutcome { kWoken, kInterrupted, kStolen };
+// One wait of either kind.
+class PageWait {
+public:
+    PageWait(Page& page, PageFlag bit, Interruptible state, WaitBehavior behavior)
+        : protocol_(current_protocol()),
+          bucket_(bucket_for(page)),
+          page_(page),
+          state_(state),
+          behavior_(behavior),
+          entry_(page, bit, behavior),
+          unfairness_(protocol_.handoff) {}
 
-// C6: sleeps until a waker passed, and takes the bit then if that is what the wait is for.
-SleepOutcome sleep_until_woken(WaitEntry& entry, Interruptible state, WaitBehavior behavior) {
-    for (;;) {
-        const std::uint32_t flags = entry.state.load(std::memory_order_acquire);  // A
-        if ((flags & kWoken) == 0) {
-            if (state == Interruptible::kKillable && entry.task->interrupted()) {
-                return SleepOutcome::kInterrupted;
+    // switch: waiter, 17.2 a. Who rechecks cannot be fooled by a wake-up meant for an earlier
+    // holder of the bit, and pays with its place: every lost race sends it to the tail. Who trusts
+    // keeps its turn, and knows only that the bit was clear once.
+    Result<> run() {
+        trace_page(TraceKind::kWaitBegin, page_, entry_.bit);
+        const bool interrupted =
+            protocol_.waiter == Waiter::kRecheck ? sleep_and_recheck() : sleep_and_trust();
+        finish_wait(bucket_, entry_, protocol_);
+        PAGE_ASSERT(page_, Assertion::kWaitEntryLeft, next_of(entry_) == &entry_,
+                    "a wait is over and its entry is queued");
+        const Result<> result = interrupted ? outcome_of_interruption() : Result<>();
+        if (behavior_ == WaitBehavior::kDrop) {
+            trace_page_by_address(TraceKind::kWaitEnd, page_, entry_.bit);
+        } else {
+            trace_page(TraceKind::kWaitEnd, page_, entry_.bit);
+        }
+        if (behavior_ == WaitBehavior::kExclusive && result.has_value() &&
+            entry_.bit == PG_locked) {
+            trace_page(TraceKind::kLock, page_, was_handed_over() ? 1 : 0);
+        }
+        return result;
+    }
+
+private:
+    Result<> outcome_of_interruption() const {
+        // Only now is the state final: a waker may have come between the interruption and the
+        // unlinking, and a lock it handed over must not be lost. To one who rechecks its flag alone
+        // means nothing.
+        const bool flag_counts =
+            behavior_ != WaitBehavior::kExclusive && protocol_.waiter == Waiter::kTrust;
+        const std::uint32_t won = flag_counts ? kWoken : kDone;
+        if ((entry_.state.load(std::memory_order_acquire) & won) == 0) {
+            return Errno{EINTR};
+        }
+        return {};
+    }
+
+    bool was_handed_over() const {
+        constexpr std::uint32_t kGift = kHandoff | kDone;
+        return (entry_.state.load(std::memory_order_relaxed) & kGift) == kGift;
+    }
+
+    // The state of a new round.
+    void start_round() {
+        std::uint32_t flags = 0;
+        if (behavior_ == WaitBehavior::kExclusive) {
+            flags = kExclusive;
+            // switch: handoff, 17.2 f. Never: who runs takes the lock from under those who were
+            // woken for it, for ever if need be. Always: the lock stands idle until the next in
+            // turn has its CPU. After some stolen rounds: a bit of both.
+            if (protocol_.handoff != kHandoffNever && --unfairness_ < 0) {
+                flags |= kHandoff;
             }
-            entry.task->park();
-            continue;
         }
-        WBFAT_POINT("wait:woken");
-        // switch: a woken waiter trusts the flag (here) or looks at the bit again (until 5.8);
-        // section 17.2 a.
-        if (behavior != WaitBehavior::kExclusive || (flags & kDone) != 0) {
-            return SleepOutcome::kWoken;
-        }
-        if (test_and_set_bit(*entry.page, entry.bit)) {
-            return SleepOutcome::kStolen;
-        }
-        entry.state.fetch_or(kDone, std::memory_order_relaxed);
-        return SleepOutcome::kWoken;
+        entry_.state.store(flags, std::memory_order_relaxed);
     }
-}
+
+    bool must_leave() const {
+        return state_ == Interruptible::kKillable && entry_.task->interrupted();
+    }
+
+    // Sleeps until a waker has flagged the entry. Returns false when interrupted.
+    bool sleep_until_flagged() {
+        while ((entry_.state.load(std::memory_order_acquire) & kWoken) == 0) {  // A
+            if (must_leave()) {
+                return false;
+            }
+            WBFAT_POINT("wait:before_sleep");
+            entry_.task->park();
+        }
+        return true;
+    }
+
+    // --- until 5.8: writeback-protocol.md 3.1. Both return whether the wait was interrupted.
+
+    bool sleep_and_recheck() {
+        for (;;) {
+            enqueue_again();  // A1 to A4
+            WBFAT_POINT("wait:queued");
+            const bool is_set = page_test(page_, entry_.bit);  // A5
+            if (behavior_ == WaitBehavior::kDrop) {
+                put_page(page_);  // A6: from here the page may be anybody's
+            }
+            if (is_set) {
+                static_cast<void>(sleep_until_flagged());  // A7
+            }
+            WBFAT_POINT("wait:woken");
+            if (behavior_ != WaitBehavior::kDrop && try_to_finish()) {  // A8
+                return false;
+            }
+            if (must_leave()) {  // A9
+                return true;
+            }
+            if (behavior_ == WaitBehavior::kDrop) {  // A10
+                return false;
+            }
+        }  // A11
+    }
+
+    // Still queued after a wake-up that was not for it keeps its place; unqueued goes to the tail.
+    void enqueue_again() {
+        const sync::SpinLockGuard guard(bucket_.lock);
+        if (next_of(entry_) == &entry_) {
+            start_round();
+            insert_before(bucket_.head, entry_);
+            entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+            WBFAT_POINT("wait:waiters_set");
+        }
+    }
+
+    bool try_to_finish() {
+        if ((entry_.state.load(std::memory_order_acquire) & kDone) != 0) {
+            return true;  // handed over
+        }
+        return try_bit(page_, entry_.bit, behavior_);
+    }
+
+    // --- since 5.9: writeback-protocol.md 5.1
+
+    bool sleep_and_trust() {
+        for (;;) {
+            // C0. A stolen round left the entry woken, so nobody writes its state any more; its
+            // unlinking may still be under way, and is over once we have the bucket lock.
+            start_round();
+            enqueue_or_take();  // C1 to C4
+            if (behavior_ == WaitBehavior::kDrop) {
+                put_page(page_);  // C5: from here the page may be anybody's
+            }
+            WBFAT_POINT("wait:queued");
+            if (!sleep_until_flagged()) {
+                return true;
+            }
+            WBFAT_POINT("wait:woken");
+            const std::uint32_t flags = entry_.state.load(std::memory_order_relaxed);
+            if (behavior_ != WaitBehavior::kExclusive || (flags & kDone) != 0) {
+                return false;  // C6 d, e
+            }
+            if (!test_and_set_bit(page_, entry_.bit)) {
+                return false;  // C6 f
+            }
+        }
+    }
+
+    // Sets PG_waiters, tests or takes the bit, and queues the entry if that failed.
+    void enqueue_or_take() {
+        const sync::SpinLockGuard guard(bucket_.lock);
+        entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+        WBFAT_POINT("wait:waiters_set");
+        if (try_bit(page_, entry_.bit, behavior_)) {
+            entry_.state.fetch_or(kWoken | kDone, std::memory_order_relaxed);
+            return;
+        }
+        insert_before(bucket_.head, entry_);
+    }
+
+    const Protocol protocol_;
+    Bucket& bucket_;
+    Page& page_;
+    const Interruptible state_;
+    const WaitBehavior behavior_;
+    WaitEntry entry_;
+    int unfairness_;
+};
 
 }  // namespace
 
 Result<> wait_on_page_bit_common(Page& page, PageFlag bit, Interruptible state,
                                  WaitBehavior behavior) {
     count_wait(page, bit);
-    Bucket& bucket = bucket_for(page);
-    WaitEntry entry(page, bit);
-    int unfairness = kPageLockUnfairness;
-    SleepOutcome outcome = SleepOutcome::kStolen;
-    while (outcome == SleepOutcome::kStolen) {
-        // A stolen round left the entry woken, so nobody writes its state any more; its unlinking
-        // may still be under way, and is over once enqueue_or_take has the bucket lock.
-        std::uint32_t flags = 0;
-        if (behavior == WaitBehavior::kExclusive) {
-            flags = --unfairness < 0 ? kExclusive | kHandoff : kExclusive;
-        }
-        entry.state.store(flags, std::memory_order_relaxed);
-        enqueue_or_take(bucket, entry, behavior);
-        if (behavior == WaitBehavior::kDrop) {
-            put_page(page);  // From here the page may be anybody's: only the entry's key names it.
-        }
-        WBFAT_POINT("wait:queued");
-        outcome = sleep_until_woken(entry, state, behavior);
-    }
-    WBFAT_POINT("wait:finish");
-    finish_wait(bucket, entry);
-
-    // Only now is the state final: a waker may have come between the interruption and the
-    // unlinking, and a lock it handed over must not be lost.
-    const std::uint32_t won = behavior == WaitBehavior::kExclusive ? kDone : kWoken;
-    if ((entry.state.load(std::memory_order_acquire) & won) == 0) {
-        return Errno{EINTR};
-    }
-    return {};
+    return PageWait(page, bit, state, behavior).run();
 }
 
-// switch: one walk under one hold of the lock (6.8, here), or breaks after 64 entries (until 5.19).
 void wake_up_page_bit(Page& page, PageFlag bit) {
     WBFAT_POINT("wake:before_queue_lock");
     Bucket& bucket = bucket_for(page);
-    WakeKey key{.page = page, .bit = bit};
+    WakeKey key{.page = page, .bit = bit, .protocol = current_protocol()};
     const sync::SpinLockGuard guard(bucket.lock);
-    WaitLink* link = bucket.head.next.load(std::memory_order_relaxed);
-    while (link != &bucket.head) {
-        WaitLink* const next = link->next.load(std::memory_order_relaxed);
-        if (wake_page_function(static_cast<WaitEntry&>(*link), key) == WakeVerdict::kStop) {
-            break;
+    wake_locked(bucket, key);
+}
+
+std::uint64_t clear_page_bit_and_wake(Page& page, PageFlag bit) {
+    // seq_cst: as the other ways to end a writeback (page_lock.cc).
+    constexpr auto kOrder = std::memory_order_seq_cst;
+    std::uint64_t old = page.flags.load(std::memory_order_relaxed);
+    while ((old & PG_waiters) == 0) {
+        if (page.flags.compare_exchange(old, old & ~std::uint64_t{bit}, kOrder)) {
+            return old;
         }
-        link = next;
     }
-    // With other pages' waiters in the bucket and none of ours matched, nobody waits for this page.
-    // If ours matched, some may be left; a mark too many is cleaned by the next waker (W2).
-    const bool queue_empty = bucket.head.next.load(std::memory_order_relaxed) == &bucket.head;
-    if (queue_empty || !key.page_match) {
-        page.flags.fetch_and(~std::uint64_t{PG_waiters}, std::memory_order_acq_rel);
+    WBFAT_POINT("wake:before_queue_lock");
+    Bucket& bucket = bucket_for(page);
+    WakeKey key{.page = page, .bit = bit, .protocol = current_protocol()};
+    const sync::SpinLockGuard guard(bucket.lock);
+    old = page.flags.fetch_and(~std::uint64_t{bit}, kOrder);
+    wake_locked(bucket, key);
+    return old;
+}
+
+std::vector<PageWaiter> page_waiters(const Page* page) {
+    std::vector<PageWaiter> waiters;
+    for (Bucket& bucket : page_wait_table.buckets) {
+        const sync::SpinLockGuard guard(bucket.lock);
+        for (WaitLink* link = next_of(bucket.head); link != &bucket.head; link = next_of(*link)) {
+            const auto& entry = static_cast<const WaitEntry&>(*link);
+            if (entry.task == nullptr || (page != nullptr && entry.page != page)) {
+                continue;
+            }
+            waiters.push_back({.page = entry.page,
+                               .bit = entry.bit,
+                               .behavior = entry.behavior,
+                               .task = entry.task->name(),
+                               .since = entry.since,
+                               .bit_is_clear = !page_test(*entry.page, entry.bit)});
+        }
     }
+    return waiters;
+}
+
+std::vector<PageWaiter> hung_page_waiters(sync::Nanoseconds limit) {
+    std::vector<PageWaiter> waiters = page_waiters();
+    const sync::Nanoseconds now = sync::monotonic_now();
+    std::erase_if(waiters, [=](const PageWaiter& waiter) { return now - waiter.since <= limit; });
+    return waiters;
 }
 
 PageWaitStats page_wait_stats() {

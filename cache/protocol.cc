@@ -55,9 +55,11 @@ constexpr Protocol recheck_on_wake() {
     return p;
 }
 
+// A walk that lets go of the queue would wake, after the break, who came for the next writeback.
 constexpr Protocol wake_clears() {
     Protocol p = linux_510();
     p.end = EndClear::kQueueLock;
+    p.walk = WakeWalk::kOneHold;
     return p;
 }
 

@@ -178,6 +178,7 @@ inline constinit sync::Relaxed<std::uint32_t> current{pack(Protocol{})};
 constexpr Protocol current_protocol() {
     return {};
 }
+constexpr void set_protocol_while_idle(const Protocol& /*protocol*/) {}
 #else
 inline Protocol current_protocol() {
     return protocol_word::unpack(protocol_word::current.load());

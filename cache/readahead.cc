@@ -11,6 +11,7 @@
 #include "cache/page_frames.h"
 #include "cache/page_io.h"
 #include "cache/page_lock.h"
+#include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -187,6 +188,7 @@ Result<Page*> add_new_page(AddressSpace& mapping, pgoff_t index)
         }
         return nullptr;
     }
+    trace_page(TraceKind::kInsert, page);
     frames.lru_add(page);
     return &page;
 }

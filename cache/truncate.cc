@@ -4,11 +4,12 @@
 #include <cstring>
 #include <span>
 
-#include "cache/base/check.h"
+#include "cache/assertions.h"
 #include "cache/filemap.h"
 #include "cache/page_cache.h"
 #include "cache/page_frames.h"
 #include "cache/page_lock.h"
+#include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -22,7 +23,7 @@ constexpr pgoff_t kLastIndex = ~pgoff_t{0} >> 1;
 void delete_locked_pages(AddressSpace& mapping, std::span<Page* const> pages)
     NO_THREAD_SAFETY_ANALYSIS {  // the locks come as a batch
     for (Page* page : pages) {
-        PAGE_BUG_ON(*page, page_test(*page, PG_writeback), "P2",
+        PAGE_ASSERT(*page, Assertion::kRemoveWriteback, !page_test(*page, PG_writeback),
                     "a page under writeback leaves its mapping");
         cancel_dirty_page(*page);
     }
@@ -34,6 +35,7 @@ void delete_locked_pages(AddressSpace& mapping, std::span<Page* const> pages)
         }
     }
     for (Page* page : pages) {
+        trace_page(TraceKind::kRemove, *page);
         mapping.cache().frames().lru_remove(*page);
         unlock_page(*page);
         put_page(*page);  // the slot's
@@ -124,6 +126,7 @@ bool drop_if_unused(AddressSpace& mapping, Page& page)
         }
     }
     if (dropped) {
+        trace_page(TraceKind::kRemove, page);
         mapping.cache().frames().lru_remove(page);
     }
     unlock_page(page);

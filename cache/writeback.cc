@@ -8,10 +8,11 @@
 #include <cstring>
 #include <vector>
 
-#include "cache/base/check.h"
+#include "cache/assertions.h"
 #include "cache/page_cache.h"
 #include "cache/page_io.h"
 #include "cache/page_lock.h"
+#include "cache/protocol.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
 
@@ -20,7 +21,7 @@ namespace {
 // Source: PAGEVEC_SIZE.
 constexpr std::size_t kPagevecSize = 15;
 
-// Nothing to write after all: clears the marks and lets go.
+// Nothing to write after all: clears the marks and lets go, through an empty cycle.
 void end_without_io(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a run
     set_page_writeback(page);
     unlock_page(page);
@@ -43,12 +44,43 @@ Result<> keep_dirty_parts(PageParts& parts, BlockMask dirty) {
     return {};
 }
 
-// Starts writeback of a locked page and unlocks it. Requires: PG_writeback clear, parts not empty
-// and no hole.
-void start_writeback(BioBuilder& builder, Page& page, const PageParts& parts)
+// The page could not be written and is dirty again: lets go of it, and of the writeback bit if that
+// came with the wait.
+void give_up(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a run
+    if (current_protocol().set == SetWriteback::kWithWait) {
+        end_without_io(page);
+    } else {
+        unlock_page(page);
+    }
+}
+
+// Gets PG_writeback ready for a new write of a locked page; `before_sleep` submits what was
+// gathered.
+template <typename BeforeSleep>
+void wait_for_writeback(Page& page, BeforeSleep before_sleep) REQUIRES(page) {
+    if (!try_prepare_page_writeback(page)) {
+        before_sleep();
+        prepare_page_writeback(page);
+    }
+    const bool is_ours = current_protocol().set == SetWriteback::kWithWait;
+    PAGE_ASSERT(page, Assertion::kBugOnWriteback, page_test(page, PG_writeback) == is_ours,
+                "PageWriteback after the wait under the page lock");
+}
+
+enum class Rest { kNone, kStaysDirty };
+
+// Starts writeback of a locked page and unlocks it: all its parts, or those that are written now.
+// Requires: wait_for_writeback, parts not empty and no hole. Source: the ends of __mpage_writepage
+// and, for a page in several places, __block_write_full_page.
+void start_writeback(BioBuilder& builder, Page& page, const PageParts& parts,
+                     Rest rest = Rest::kNone)
     NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a run
-    page.blocks_in_flight.store(static_cast<std::int32_t>(parts.count));
-    set_page_writeback(page);
+    page.blocks_in_flight.store(parts.count > 1 ? static_cast<std::int32_t>(parts.count) : 0);
+    if (rest == Rest::kNone) {
+        set_page_writeback(page);
+    } else {
+        set_page_writeback_keepwrite(page);
+    }
     // Held by PG_writeback alone from here (P2, P3).
     unlock_page(page);
     for (const PagePart& part : parts.all()) {
@@ -123,16 +155,11 @@ private:
             unlock_page(page);
             return false;
         }
-        if (page_test(page, PG_writeback)) {
-            if (wbc_.sync_mode == WB_SYNC_NONE) {
-                unlock_page(page);
-                return false;
-            }
-            before_sleep_();
-            wait_on_page_writeback(page);
+        if (wbc_.sync_mode == WB_SYNC_NONE && page_test(page, PG_writeback)) {
+            unlock_page(page);
+            return false;
         }
-        PAGE_BUG_ON(page, page_test(page, PG_writeback), "P1",
-                    "PageWriteback after the wait under the page lock");
+        wait_for_writeback(page, before_sleep_);
         return true;
     }
 
@@ -225,7 +252,8 @@ private:
 
     Result<> write_locked(ExtentCursor& cursor, Page& page, BlockMask dirty)
         NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of the run
-        PAGE_BUG_ON(page, !page_test(page, PG_uptodate), "a dirty page is not uptodate");
+        PAGE_ASSERT(page, Assertion::kDirtyNotUptodate, page_test(page, PG_uptodate),
+                    "a dirty page is not uptodate");
         // Under the page lock: i_size may fall, then truncate waits for this page; it cannot rise
         // within the page.
         const std::uint64_t base = page_offset(page.index);
@@ -247,7 +275,7 @@ private:
             mapping_set_error(mapping_, error);
             redirty_page_for_writepage(page, dirty);
             ++wbc_.pages_skipped;
-            unlock_page(page);
+            give_up(page);
             return Errno{error};
         }
         if (parts->count == 0) {
@@ -331,24 +359,20 @@ private:
             unlock_page(page);
             return in_flight;
         }
-        if (page_test(page, PG_writeback)) {
-            builder_.submit();
-            wait_on_page_writeback(page);
-        }
-        PAGE_BUG_ON(page, page_test(page, PG_writeback), "P1",
-                    "PageWriteback after the wait under the page lock");
+        wait_for_writeback(page, [this] { builder_.submit(); });
         const BlockMask dirty = clear_page_dirty_for_io(page);
         const Result<PageParts> parts = map_blocks_of(page, static_cast<BlockMask>(dirty & blocks));
         if (!parts.has_value()) {
             mapping_set_error(mapping_, parts.code());
             sink_.record(parts.code());
             redirty_page_for_writepage(page, dirty);
-            unlock_page(page);
+            give_up(page);
             return false;
         }
         // Before set_page_writeback, so that the DIRTY mark stays.
-        redirty_page_for_writepage(page, static_cast<BlockMask>(dirty & ~blocks));
-        start_writeback(builder_, page, *parts);
+        const auto rest = static_cast<BlockMask>(dirty & ~blocks);
+        redirty_page_for_writepage(page, rest);
+        start_writeback(builder_, page, *parts, rest == 0 ? Rest::kNone : Rest::kStaysDirty);
         return true;
     }
 

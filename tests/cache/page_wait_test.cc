@@ -242,7 +242,8 @@ TEST_F(PageWaitTest, AThiefThatComesBeforeTheHandOffKeepsTheWaiterQueued) {
 TEST_F(PageWaitTest, DropGivesTheReferenceAwayBeforeItSleeps) {
     get_page(page_);
     lock_page(page_);
-    Thread waiter = start_queued("waiter", [this] { put_and_wait_on_page_locked(page_); });
+    Thread waiter = start_queued(
+        "waiter", [this] { EXPECT_TRUE(put_and_wait_on_page_locked(page_).has_value()); });
     EXPECT_EQ(page_.refcount.load(), 1);
     unlock_page(page_);
     waiter.join();

@@ -44,7 +44,7 @@ TEST(ProtocolTest, PresetsAreTheVectorsOfTheSpecification) {
     EXPECT_EQ(parsed("5.10,wait=while"), parsed("5.11"));
     EXPECT_EQ(parsed("5.11,end=xor,walk=one-hold"), parsed("6.8"));
     EXPECT_EQ(parsed("5.10,wake=test"), parsed("recheck-on-wake"));
-    EXPECT_EQ(parsed("5.10,end=queue-lock"), parsed("wake-clears"));
+    EXPECT_EQ(parsed("5.10,end=queue-lock,walk=one-hold"), parsed("wake-clears"));
     EXPECT_EQ(parsed("5.11,set=with-wait"), parsed("wait-to-set"));
     EXPECT_EQ(parsed("5.10,end-lock=yes"), parsed("lock-in-end"));
 }
