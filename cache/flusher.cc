@@ -98,7 +98,7 @@ public:
     void set_periodic(std::function<void()> work) EXCLUDES(list_lock_);
     void kick() EXCLUDES(list_lock_);
     void start_background() EXCLUDES(list_lock_);
-    void pause() EXCLUDES(list_lock_);
+    bool pause_within(Nanoseconds patience) EXCLUDES(list_lock_);
     void resume() EXCLUDES(list_lock_);
     void balance_dirty_pages() EXCLUDES(throttle_lock_);
     void note_writeback_ended() EXCLUDES(throttle_lock_);
@@ -492,12 +492,23 @@ void Flusher::Impl::start_background() {
     wake_.notify_one();
 }
 
-void Flusher::Impl::pause() {
+bool Flusher::Impl::pause_within(Nanoseconds patience) {
+    const Nanoseconds deadline =
+        patience == Nanoseconds::max() ? patience : sync::monotonic_now() + patience;
     sync::MutexLock lock(list_lock_);
     ++paused_;
     while (busy_ && thread_task_ != &sync::current_task()) {
-        changed_.wait(lock);
+        if (deadline == Nanoseconds::max()) {
+            changed_.wait(lock);
+        } else if (const Nanoseconds now = sync::monotonic_now(); now < deadline) {
+            changed_.wait_for(lock, deadline - now);
+        } else {
+            --paused_;
+            wake_.notify_one();
+            return false;
+        }
     }
+    return true;
 }
 
 void Flusher::Impl::resume() {
@@ -801,7 +812,11 @@ void Flusher::kick() {
 }
 
 void Flusher::pause() {
-    impl_->pause();
+    static_cast<void>(impl_->pause_within(Nanoseconds::max()));
+}
+
+bool Flusher::pause_within(sync::Nanoseconds patience) {
+    return impl_->pause_within(patience);
 }
 
 void Flusher::resume() {

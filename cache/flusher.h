@@ -68,6 +68,8 @@ public:
     void kick();
     // The thread starts nothing new; returns when it has finished what it was at. Pauses nest.
     void pause();
+    // The same; false, and not paused, when it was still at it after `patience`.
+    [[nodiscard]] bool pause_within(sync::Nanoseconds patience);
     void resume();
 
     // Sleeps while dirty + writeback pages exceed the dirty limit, so that writers go at the speed

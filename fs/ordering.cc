@@ -14,6 +14,7 @@
 
 #include "cache/base/check.h"
 #include "cache/filemap.h"
+#include "cache/freeze.h"
 #include "cache/page_cache.h"
 #include "cache/page_frames.h"
 #include "cache/page_lock.h"
@@ -551,8 +552,11 @@ void Ordering::Impl::committer() {
         }
         kick_ = false;
         lock.unlock();
-        // What failed is logged, stays pending, and is tried again at the next period.
-        static_cast<void>(try_commit().has_value());
+        {
+            const cache::FreezeGate::Pass pass(cache::background_gate());
+            // What failed is logged, stays pending, and is tried again at the next period.
+            static_cast<void>(try_commit().has_value());
+        }
         lock.lock();
     }
 }

@@ -16,9 +16,11 @@
 #include <sys/statvfs.h>
 
 #include "cache/flusher.h"
+#include "cache/freeze.h"
 #include "fs/file.h"
 #include "fs/namei.h"
 #include "src/fat_ioctl.h"
+#include "src/interruption.h"
 #include "src/reply.h"
 
 namespace wbfat::daemon {
@@ -378,8 +380,11 @@ Result<> read_whole(fs::File& file, const fs::Inode& inode, std::uint64_t offset
 void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
              fuse_file_info* info) {
     cache::PageVec pages;
-    const Result<> read = read_whole(file_of(info), inode_of(request, ino),
-                                     static_cast<std::uint64_t>(offset), size, pages);
+    const Result<> read = [&] {
+        const Interruption interruption(request);
+        return read_whole(file_of(info), inode_of(request, ino), static_cast<std::uint64_t>(offset),
+                          size, pages);
+    }();
     if (!read.has_value()) {
         return reply_result(request, read);
     }
@@ -402,14 +407,23 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
         }
         return static_cast<std::size_t>(copied) == piece.size() ? Result<>{} : Result<>{Errno{EIO}};
     };
-    const Result<std::size_t> written =
-        file_of(info).write(static_cast<std::uint64_t>(offset), size, copy);
+    bool was_interrupted = false;
+    const Result<std::size_t> written = [&] {
+        const Interruption interruption(request);
+        Result<std::size_t> result =
+            file_of(info).write(static_cast<std::uint64_t>(offset), size, copy);
+        was_interrupted = interruption.happened();
+        return result;
+    }();
     if (!written.has_value()) {
         return reply_errno(request, written.error().value);
     }
     // The kernel turns a short O_DIRECT write into EIO, and takes back what it had grown. So it may
     // as well know why. Source: fs/fuse/file.c fuse_get_res_by_io, fuse_direct_IO.
     if (*written < size && (info->flags & O_DIRECT) != 0) {
+        if (was_interrupted) {
+            return reply_errno(request, EINTR);
+        }
         const bool at_limit = static_cast<std::uint64_t>(offset) + *written >= fs::kMaxFileBytes;
         return reply_errno(request, at_limit ? EFBIG : ENOSPC);
     }
@@ -655,42 +669,50 @@ void op_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void*, fuse_
     serve_fat_ioctl(request, inode_of(request, ino), {command, in, in_bytes, out_bytes}, position);
 }
 
+// A request on its way through the gate of the cache: it waits here, holding nothing, while the
+// cache is frozen.
+template <auto kOp, typename... Args>
+void through_gate(fuse_req_t request, Args... args) {
+    const cache::FreezeGate::Pass pass(cache::operations_gate());
+    kOp(request, args...);
+}
+
 }  // namespace
 
 fuse_lowlevel_ops make_fuse_ops() {
     fuse_lowlevel_ops ops{};
     ops.init = op_init;
     ops.destroy = op_destroy;
-    ops.lookup = op_lookup;
-    ops.forget = op_forget;
-    ops.forget_multi = op_forget_multi;
-    ops.getattr = op_getattr;
-    ops.setattr = op_setattr;
-    ops.mknod = op_mknod;
-    ops.mkdir = op_mkdir;
-    ops.unlink = op_unlink;
-    ops.rmdir = op_rmdir;
-    ops.rename = op_rename;
-    ops.symlink = op_symlink;
-    ops.link = op_link;
-    ops.open = op_open;
-    ops.create = op_create;
-    ops.read = op_read;
-    ops.write_buf = op_write_buf;
-    ops.flush = op_flush;
-    ops.release = op_release;
-    ops.fsync = op_fsync;
-    ops.fallocate = op_fallocate;
-    ops.lseek = op_lseek;
-    ops.copy_file_range = op_copy_file_range;
-    ops.opendir = op_opendir;
-    ops.readdir = op_readdir;
-    ops.readdirplus = op_readdirplus;
-    ops.releasedir = op_releasedir;
-    ops.fsyncdir = op_fsyncdir;
-    ops.statfs = op_statfs;
-    ops.access = op_access;
-    ops.ioctl = op_ioctl;
+    ops.lookup = through_gate<op_lookup>;
+    ops.forget = through_gate<op_forget>;
+    ops.forget_multi = through_gate<op_forget_multi>;
+    ops.getattr = through_gate<op_getattr>;
+    ops.setattr = through_gate<op_setattr>;
+    ops.mknod = through_gate<op_mknod>;
+    ops.mkdir = through_gate<op_mkdir>;
+    ops.unlink = through_gate<op_unlink>;
+    ops.rmdir = through_gate<op_rmdir>;
+    ops.rename = through_gate<op_rename>;
+    ops.symlink = through_gate<op_symlink>;
+    ops.link = through_gate<op_link>;
+    ops.open = through_gate<op_open>;
+    ops.create = through_gate<op_create>;
+    ops.read = through_gate<op_read>;
+    ops.write_buf = through_gate<op_write_buf>;
+    ops.flush = through_gate<op_flush>;
+    ops.release = through_gate<op_release>;
+    ops.fsync = through_gate<op_fsync>;
+    ops.fallocate = through_gate<op_fallocate>;
+    ops.lseek = through_gate<op_lseek>;
+    ops.copy_file_range = through_gate<op_copy_file_range>;
+    ops.opendir = through_gate<op_opendir>;
+    ops.readdir = through_gate<op_readdir>;
+    ops.readdirplus = through_gate<op_readdirplus>;
+    ops.releasedir = through_gate<op_releasedir>;
+    ops.fsyncdir = through_gate<op_fsyncdir>;
+    ops.statfs = through_gate<op_statfs>;
+    ops.access = through_gate<op_access>;
+    ops.ioctl = through_gate<op_ioctl>;
     return ops;
 }
 
