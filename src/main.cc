@@ -132,6 +132,7 @@ int Mount::open() {
     if (!device_) {
         return kExitMountFailed;
     }
+    cache::set_protocol_while_idle(line_.options.protocol);
     auto cache = cache::PageCache::create(line_.options.cache);
     if (!cache.has_value()) {
         complain(fmt::format("no memory for a page cache of {} bytes; give a smaller cache_size=",

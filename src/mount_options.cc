@@ -207,6 +207,40 @@ Apply cache_size() {
     };
 }
 
+// "a, b, c": the names of presets or of a switch's values.
+template <typename Items>
+std::string names_of(const Items& items) {
+    std::string names;
+    for (const auto& item : items) {
+        names += (names.empty() ? "" : ", ") + std::string(item.name);
+    }
+    return names;
+}
+
+// The switches of the page protocol, each an option of its own that is laid over the version before
+// it.
+std::vector<Option> protocol_options() {
+    std::vector<Option> options = {
+        {"protocol", Takes::kValue, "VERSION", "the kernel's page protocol to run (6.8); see below",
+         [](DaemonOptions& o, const std::string& value) -> std::string {
+             return cache::Protocol::parse(value, o.protocol).empty()
+                        ? ""
+                        : names_of(cache::protocol_presets());
+         }},
+    };
+    for (const cache::ProtocolSwitch& which : cache::protocol_switches()) {
+        options.push_back({which.name, Takes::kValue, "VALUE", nullptr,
+                           [&which](DaemonOptions& o, const std::string& value) -> std::string {
+                               const std::string text = fmt::format(
+                                   "{},{}={}", cache::to_string(o.protocol), which.name, value);
+                               return cache::Protocol::parse(text, o.protocol).empty()
+                                          ? ""
+                                          : names_of(which.values);
+                           }});
+    }
+    return options;
+}
+
 // vfat's options about owners and names.
 std::vector<Option> vfat_name_options() {
     using fs::MountOptions;
@@ -397,8 +431,8 @@ std::vector<Option> generic_options() {
 const std::vector<Option>& all_options() {
     static const std::vector<Option> kOptions = [] {
         std::vector<Option> options;
-        for (const auto& group :
-             {own_options(), vfat_name_options(), vfat_volume_options(), generic_options()}) {
+        for (const auto& group : {own_options(), protocol_options(), vfat_name_options(),
+                                  vfat_volume_options(), generic_options()}) {
             options.insert(options.end(), group.begin(), group.end());
         }
         return options;
@@ -514,6 +548,17 @@ std::string options_help() {
                                                       : fmt::format("[={}]", option.value_name);
         }
         help += fmt::format("    {:<28} {}\n", spelling, option.help);
+    }
+    help += "\nVersions of the page protocol (protocol=VERSION):\n";
+    for (const cache::ProtocolPreset& preset : cache::protocol_presets()) {
+        help += fmt::format("      {:<26} {}\n", preset.name, preset.help);
+    }
+    help += "\nSwitches laid over a version (protocol=5.9,end=xor):\n";
+    for (const cache::ProtocolSwitch& which : cache::protocol_switches()) {
+        for (const cache::ProtocolSwitchValue& value : which.values) {
+            help += fmt::format("      {:<26} {}\n", fmt::format("{}={}", which.name, value.name),
+                                value.help);
+        }
     }
     return help;
 }

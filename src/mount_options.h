@@ -10,6 +10,7 @@
 
 #include "cache/base/result.h"
 #include "cache/page_cache.h"
+#include "cache/protocol.h"
 #include "fs/mount_options.h"
 
 namespace wbfat::daemon {
@@ -28,6 +29,7 @@ struct DaemonOptions {
     cache::PageCacheOptions cache;
     KernelCache kernel_cache = KernelCache::kAuto;
     BugAction bug = BugAction::kShutdown;
+    cache::Protocol protocol;
     bool direct_io_device = false;
     std::uint64_t offset_bytes = 0;
     unsigned threads = 0;    // serving requests; 0: chosen from the number of CPUs

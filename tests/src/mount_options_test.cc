@@ -29,6 +29,23 @@ TEST(MountOptionsTest, TakesVfatsSpellings) {
     EXPECT_EQ(options.fs.errors, fs::ErrorPolicy::kPanic);
 }
 
+TEST(MountOptionsTest, LaysProtocolSwitchesOverTheirVersion) {
+    EXPECT_EQ(to_string(parsed("").protocol), "6.8");
+    EXPECT_EQ(to_string(parsed("protocol=5.9").protocol), "5.9");
+    EXPECT_EQ(to_string(parsed("ro,protocol=5.9,end=xor,quiet,ref=held").protocol), "5.10,end=xor");
+    EXPECT_EQ(to_string(parsed("handoff=7").protocol), "6.8,handoff=7");
+    EXPECT_EQ(to_string(parsed("end=split,protocol=6.8").protocol), "6.8");
+    DaemonOptions options = default_options();
+    EXPECT_EQ(
+        parse_options("protocol=5.7", options),
+        "mount option 'protocol': '5.7' is not valid; give 5.8, 5.9-rc, 5.9, 5.10, 5.11, 6.8, "
+        "recheck-on-wake, wake-clears, wait-to-set, lock-in-end");
+    EXPECT_EQ(parse_options("protocol=5.9,end=or", options),
+              "mount option 'end': 'or' is not valid; give split, xor, queue-lock");
+    EXPECT_EQ(parse_options("protocol", options),
+              "mount option 'protocol' needs a value: protocol=VERSION");
+}
+
 TEST(MountOptionsTest, LaterOptionsWin) {
     EXPECT_TRUE(parsed("rw,ro").fs.read_only);
     EXPECT_FALSE(parsed("ro,rw").fs.read_only);
