@@ -56,13 +56,13 @@ private:
 };
 
 // The page at `index`, referenced and uptodate, read from the device if needed; not locked.
-// Errors: EIO and what the device says; EINTR never (reads are short); ENOMEM when no frame can be
-// had. Source: read_cache_page.
+// Errors: EIO and what the device says; EINTR never; ENOMEM when no frame can be had. Source:
+// read_cache_page.
 Result<Page*> read_mapping_page(AddressSpace& mapping, pgoff_t index);
 
 // Pages holding [offset, offset + length) cut at i_size, with readahead. A short answer means end
 // of file. The frames may be modified while the caller uses them, as a kernel reader's pages may.
-// Errors: as read_mapping_page, only if nothing at all could be read.
+// Errors: as read_mapping_page, and EINTR, only if nothing at all could be read.
 // Source: filemap_get_pages / filemap_read.
 // Requires: length at most max_pinned_read_bytes, or the pages of one answer may leave no frame for
 // the rest of it.
@@ -76,7 +76,8 @@ Result<std::size_t> filemap_read(AddressSpace& mapping, ReadaheadState& ra,
 
 // Finds or makes the page for [offset, offset + length) of one page, locked and referenced, reading
 // it first unless the write covers it wholly or it lies beyond the initialised bytes; waits for it
-// to be stable. The blocks must be mapped. Errors: as read_mapping_page; nothing is held then.
+// to be stable. The blocks must be mapped. Errors: as read_mapping_page, and EINTR; nothing is held
+// then.
 // Source: block_write_begin.
 Result<Page*> write_begin(AddressSpace& mapping, std::uint64_t offset_bytes,
                           std::size_t length_bytes);

@@ -18,9 +18,6 @@ namespace wbfat::cache::inline WBFAT_RT {
 
 namespace {
 
-// Source: PAGEVEC_SIZE.
-constexpr std::size_t kPagevecSize = 15;
-
 // Nothing to write after all: clears the marks and lets go, through an empty cycle.
 void end_without_io(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a run
     set_page_writeback(page);
@@ -87,111 +84,6 @@ void start_writeback(BioBuilder& builder, Page& page, const PageParts& parts,
         builder.add(page, part);
     }
 }
-
-// The walk of write_cache_pages. `before_sleep` submits what the writer has gathered.
-class DirtyWalk {
-public:
-    DirtyWalk(AddressSpace& mapping, WritebackControl& wbc, const WritePage& writepage,
-              const std::function<void()>& before_sleep)
-        : mapping_(mapping), wbc_(wbc), writepage_(writepage), before_sleep_(before_sleep) {}
-
-    Result<> run() {
-        const bool range_whole =
-            !wbc_.range_cyclic && wbc_.range_start == 0 && wbc_.range_end >= INT64_MAX;
-        pgoff_t index = page_index(wbc_.range_start);
-        pgoff_t end = page_index(wbc_.range_end);
-        if (wbc_.range_cyclic) {
-            index = mapping_.writeback_index.load(std::memory_order_relaxed);
-            end = ~pgoff_t{0} >> 1;
-        }
-        const bool tag_first = wbc_.sync_mode == WB_SYNC_ALL || wbc_.tagged_writepages;
-        if (tag_first) {
-            mapping_.i_pages.tag_pages_for_writeback(wbc_.range_cyclic ? 0 : index, end);
-        }
-        done_index_ = index;
-        pgoff_t first = index;
-        while (!done_ && index <= end) {
-            std::array<Page*, kPagevecSize> pages{};
-            const std::size_t found = mapping_.i_pages.find_get_range_tag(
-                index, end, tag_first ? PAGECACHE_TAG_TOWRITE : PAGECACHE_TAG_DIRTY, pages);
-            if (found == 0 && wbc_.range_cyclic && index == first && first != 0) {
-                // Nothing from where the last walk stopped to the end. As nothing was visited yet,
-                // starting over cannot break the ascending order. Differs: the kernel comes back
-                // empty-handed and starts over next time.
-                first = index = 0;
-                continue;
-            }
-            if (found == 0) {
-                break;
-            }
-            index = pages[found - 1]->index + 1;
-            for (std::size_t i = 0; i < found; ++i) {
-                if (!done_) {
-                    visit(*pages[i]);
-                }
-                put_page(*pages[i]);
-            }
-        }
-        if (wbc_.range_cyclic && !done_) {
-            done_index_ = 0;
-        }
-        if (wbc_.range_cyclic || (range_whole && wbc_.nr_to_write > 0)) {
-            // Racy by design (W6): two walkers may send the next one to either's place.
-            mapping_.writeback_index.store(done_index_, std::memory_order_relaxed);
-        }
-        return error_ != 0 ? Result<>(Errno{error_}) : Result<>();
-    }
-
-private:
-    // Locks the page, and decides whether it is ours to write. Source: folio_prepare_writeback.
-    bool prepare(Page& page)
-        NO_THREAD_SAFETY_ANALYSIS {  // conditionally returns with the lock held
-        if (!trylock_page(page)) {
-            before_sleep_();
-            lock_page(page);
-        }
-        // Truncated, or somebody wrote it for us.
-        if (page.mapping.load() != &mapping_ || !page_test(page, PG_dirty)) {
-            unlock_page(page);
-            return false;
-        }
-        if (wbc_.sync_mode == WB_SYNC_NONE && page_test(page, PG_writeback)) {
-            unlock_page(page);
-            return false;
-        }
-        wait_for_writeback(page, before_sleep_);
-        return true;
-    }
-
-    void visit(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // the lock passes from prepare to writepage
-        done_index_ = page.index;
-        if (!prepare(page)) {
-            return;
-        }
-        WBFAT_POINT("write_cache_pages:prepared");
-        const BlockMask dirty = clear_page_dirty_for_io(page);
-        const int error = writepage_(page, dirty).code();
-        if (error != 0) {
-            error_ = error_ != 0 ? error_ : error;
-            if (wbc_.sync_mode == WB_SYNC_NONE) {
-                done_index_ = page.index + 1;
-                done_ = true;
-                return;
-            }
-        }
-        if (--wbc_.nr_to_write <= 0 && wbc_.sync_mode == WB_SYNC_NONE) {
-            done_ = true;
-        }
-    }
-
-    AddressSpace& mapping_;
-    WritebackControl& wbc_;
-    const WritePage& writepage_;
-    const std::function<void()>& before_sleep_;
-    pgoff_t done_index_ = 0;
-    bool done_ = false;
-    int error_ = 0;
-};
 
 // Gathers a run of consecutive dirty pages, locked, and writes it with as few lookups and Bios as
 // it takes. Source: struct mpage_data, mpage_write_folio.
@@ -415,21 +307,157 @@ private:
 
 }  // namespace
 
+// --- the walk
+
+WritebackIter::WritebackIter(AddressSpace& mapping, WritebackControl& wbc,
+                             std::function<void()> before_sleep)
+    : mapping_(mapping),
+      wbc_(wbc),
+      before_sleep_(std::move(before_sleep)),
+      tag_first_(wbc.sync_mode == WB_SYNC_ALL || wbc.tagged_writepages),
+      index_(page_index(wbc.range_start)),
+      end_(page_index(wbc.range_end)) {
+    if (wbc_.range_cyclic) {
+        index_ = mapping_.writeback_index.load(std::memory_order_relaxed);
+        end_ = ~pgoff_t{0} >> 1;
+    }
+    if (tag_first_) {
+        mapping_.i_pages.tag_pages_for_writeback(wbc_.range_cyclic ? 0 : index_, end_);
+    }
+    done_index_ = first_ = index_;
+}
+
+WritebackIter::~WritebackIter() {
+    release_batch();
+}
+
+Page* WritebackIter::next(const Result<>& previous)
+    NO_THREAD_SAFETY_ANALYSIS {  // returns the page locked, which cannot be expressed
+    if (page_ != nullptr) {
+        note_written(previous);
+    }
+    while (!done_) {
+        Page* const page = next_tagged();
+        if (page == nullptr) {
+            break;
+        }
+        done_index_ = page->index;
+        if (prepare(*page)) {
+            WBFAT_POINT("write_cache_pages:prepared");
+            page_ = page;
+            dirty_ = clear_page_dirty_for_io(*page);
+            return page_;
+        }
+    }
+    finish();
+    return nullptr;
+}
+
+// What became of the page before: W4 g and h.
+void WritebackIter::note_written(const Result<>& result) {
+    const pgoff_t after = page_->index + 1;
+    page_ = nullptr;
+    if (!result.has_value()) {
+        error_ = error_ != 0 ? error_ : result.code();
+    }
+    --wbc_.nr_to_write;
+    const bool enough = !result.has_value() || wbc_.nr_to_write <= 0;
+    if (enough && wbc_.sync_mode == WB_SYNC_NONE) {
+        done_index_ = after;
+        done_ = true;
+    }
+}
+
+// The next marked page, from the batch or a new one; the batch keeps its reference.
+Page* WritebackIter::next_tagged() {
+    if (position_ == found_) {
+        release_batch();
+        if (index_ > end_) {
+            return nullptr;
+        }
+        const PageTag tag = tag_first_ ? PAGECACHE_TAG_TOWRITE : PAGECACHE_TAG_DIRTY;
+        found_ = mapping_.i_pages.find_get_range_tag(index_, end_, tag, batch_);
+        if (found_ == 0 && wbc_.range_cyclic && index_ == first_ && first_ != 0) {
+            // Nothing from where the last walk stopped to the end. As nothing was visited yet,
+            // starting over cannot break the ascending order. Differs: the kernel comes back
+            // empty-handed and starts over next time.
+            first_ = index_ = 0;
+            found_ = mapping_.i_pages.find_get_range_tag(index_, end_, tag, batch_);
+        }
+        if (found_ == 0) {
+            return nullptr;
+        }
+        index_ = batch_[found_ - 1]->index + 1;
+    }
+    return batch_[position_++];
+}
+
+void WritebackIter::release_batch() {
+    for (std::size_t i = 0; i < found_; ++i) {
+        put_page(*batch_[i]);
+    }
+    position_ = found_ = 0;
+}
+
+// Locks the page, and decides whether it is ours to write. Source: W4 a to d;
+// folio_prepare_writeback.
+bool WritebackIter::prepare(Page& page)
+    NO_THREAD_SAFETY_ANALYSIS {  // conditionally returns with the lock held
+    if (!trylock_page(page)) {
+        before_sleep_();
+        lock_page(page);
+    }
+    // Truncated, or somebody wrote it for us.
+    if (page.mapping.load() != &mapping_ || !page_test(page, PG_dirty)) {
+        unlock_page(page);
+        return false;
+    }
+    if (wbc_.sync_mode == WB_SYNC_NONE && page_test(page, PG_writeback)) {
+        unlock_page(page);
+        return false;
+    }
+    wait_for_writeback(page, before_sleep_);
+    return true;
+}
+
+void WritebackIter::finish() {
+    release_batch();
+    if (wbc_.range_cyclic && !done_) {
+        done_index_ = 0;
+    }
+    const bool range_whole =
+        !wbc_.range_cyclic && wbc_.range_start == 0 && wbc_.range_end >= INT64_MAX;
+    if (wbc_.range_cyclic || (range_whole && wbc_.nr_to_write > 0)) {
+        // Racy by design (W6): two walkers may send the next one to either's place.
+        mapping_.writeback_index.store(done_index_, std::memory_order_relaxed);
+    }
+    done_ = true;
+}
+
+Result<> WritebackIter::result() const {
+    return error_ != 0 ? Result<>(Errno{error_}) : Result<>();
+}
+
 Result<> write_cache_pages(AddressSpace& mapping, WritebackControl& wbc,
                            const WritePage& writepage) {
-    return DirtyWalk(mapping, wbc, writepage, [] {}).run();
+    WritebackIter iter(mapping, wbc);
+    Result<> written;
+    while (Page* const page = iter.next(written)) {
+        written = writepage(*page, iter.dirty());
+    }
+    return iter.result();
 }
 
 Result<> mpage_writepages(AddressSpace& mapping, WritebackControl& wbc) {
     MpageWriter writer(mapping, wbc);
-    const WritePage write = [&writer](Page& page, BlockMask dirty) {
-        return writer.write_page(page, dirty);
-    };
-    const std::function<void()> flush = [&writer] { writer.flush(); };
-    const Result<> walked = DirtyWalk(mapping, wbc, write, flush).run();
+    WritebackIter iter(mapping, wbc, [&writer] { writer.flush(); });
+    Result<> written;
+    while (Page* const page = iter.next(written)) {
+        written = writer.write_page(*page, iter.dirty());
+    }
     writer.flush();
     const Result<> last = writer.take_error();
-    return walked.has_value() ? last : walked;
+    return iter.result().has_value() ? last : iter.result();
 }
 
 Result<> do_writepages(AddressSpace& mapping, WritebackControl& wbc) {

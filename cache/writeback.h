@@ -1,10 +1,10 @@
 // Writing dirty pages: the walk, the merging, the completion.
 //
-// write_cache_pages walks a mapping's dirty pages in ascending order, and for each: lock, wait for
-// an earlier writeback, BUG_ON(PageWriteback), clear dirty, hand it to a writer. mpage_writepages
-// is the writer for files: it gathers pages that are contiguous on the device into one Bio. A page
-// whose blocks are not contiguous goes block by block, and the last of its blocks to complete ends
-// the writeback.
+// WritebackIter walks a mapping's dirty pages in ascending order, and for each: lock, wait for an
+// earlier writeback, BUG_ON(PageWriteback), clear dirty, hand it to its caller. write_cache_pages
+// is the same with the caller as a callback; mpage_writepages is the caller for files: it gathers
+// pages that are contiguous on the device into one Bio. A page whose blocks are not contiguous goes
+// block by block, and the last of its blocks to complete ends the writeback.
 //
 // mpage_writepages keeps a run of consecutive pages locked until it has looked up where they lie,
 // so that one map_blocks serves the run; it submits everything it has gathered before it sleeps on
@@ -18,6 +18,7 @@
 // i_size gets an empty writeback cycle, which clears the marks the kernel leaves to truncate.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <span>
@@ -50,8 +51,61 @@ struct WritebackControl {
 // `dirty` are the blocks that clear_page_dirty_for_io took from it.
 using WritePage = std::function<Result<>(Page& page, BlockMask dirty)>;
 
-// The walk. Returns the first error (WB_SYNC_ALL goes on after it, WB_SYNC_NONE stops).
-// Source: write_cache_pages / writeback_iter.
+// The walk, one page at a time:
+//
+//   Result<> written;
+//   while (Page* const page = iter.next(written)) {
+//       written = write(*page, iter.dirty());
+//   }
+//
+// The loop must not be left early. Source: writeback_iter; writeback-protocol.md 10.6, 10.7.
+class WritebackIter {
+public:
+    // `before_sleep` submits what the caller has gathered.
+    WritebackIter(
+        AddressSpace& mapping, WritebackControl& wbc, std::function<void()> before_sleep = [] {});
+    ~WritebackIter();
+    WritebackIter(const WritebackIter&) = delete;
+    WritebackIter& operator=(const WritebackIter&) = delete;
+
+    // The next page, locked and cleaned, for the caller to write and unlock; null when there is
+    // none or enough was written. `previous` tells what became of the page before. The page is
+    // referenced until the next call.
+    Page* next(const Result<>& previous);
+    // The blocks that were dirty in the page that next() returned.
+    BlockMask dirty() const {
+        return dirty_;
+    }
+    // The first error; WB_SYNC_ALL goes on after it, WB_SYNC_NONE stops.
+    Result<> result() const;
+
+private:
+    static constexpr std::size_t kBatch = 15;  // Source: PAGEVEC_SIZE
+
+    void note_written(const Result<>& result);
+    Page* next_tagged();
+    bool prepare(Page& page);
+    void release_batch();
+    void finish();
+
+    AddressSpace& mapping_;
+    WritebackControl& wbc_;
+    const std::function<void()> before_sleep_;
+    const bool tag_first_;
+    pgoff_t index_;
+    pgoff_t end_;
+    pgoff_t first_ = 0;  // where the walk began
+    pgoff_t done_index_ = 0;
+    std::array<Page*, kBatch> batch_{};  // referenced
+    std::size_t found_ = 0;
+    std::size_t position_ = 0;
+    Page* page_ = nullptr;
+    BlockMask dirty_ = 0;
+    bool done_ = false;
+    int error_ = 0;
+};
+
+// The walk with the writer as a callback. Returns the first error. Source: write_cache_pages.
 Result<> write_cache_pages(AddressSpace& mapping, WritebackControl& wbc,
                            const WritePage& writepage);
 Result<> mpage_writepages(AddressSpace& mapping, WritebackControl& wbc);

@@ -96,6 +96,52 @@ TEST(WritebackTest, APageRedirtiedUnderWritebackIsWrittenAgain) {
     EXPECT_EQ(bed.on_disk(0, kPageSize), pattern(0, kPageSize, 2));
 }
 
+TEST(WritebackTest, TheIteratorStopsWhenEnoughIsWrittenAndTheNextGoesOnBehindIt) {
+    TestBed bed;
+    bed.write(0, pattern(0, 4 * kPageSize, 1));
+    std::vector<pgoff_t> seen;
+    for (int pass = 0; pass < 2; ++pass) {
+        WritebackControl wbc;
+        wbc.nr_to_write = 2;
+        wbc.range_cyclic = true;
+        WritebackIter iter(bed.mapping(), wbc);
+        Result<> written;
+        while (Page* const page = iter.next(written)) {
+            assert_page_locked(*page);
+            seen.push_back(page->index);
+            EXPECT_EQ(iter.dirty(), kAllBlocks);
+            EXPECT_FALSE(page_test(*page, PG_dirty));
+            set_page_writeback(*page);
+            unlock_page(*page);
+            end_page_writeback(*page);
+        }
+        EXPECT_TRUE(iter.result().has_value());
+        EXPECT_EQ(wbc.nr_to_write, 0);
+        EXPECT_EQ(iter.next({}), nullptr);
+    }
+    EXPECT_EQ(seen, (std::vector<pgoff_t>{0, 1, 2, 3}));
+    EXPECT_EQ(bed.mapping().writeback_index.load(), 4U);
+}
+
+TEST(WritebackTest, TheIteratorKeepsTheFirstErrorAndAnIntegrityWalkGoesOn) {
+    TestBed bed;
+    bed.write(0, pattern(0, 3 * kPageSize, 1));
+    WritebackControl wbc;
+    wbc.sync_mode = WB_SYNC_ALL;
+    WritebackIter iter(bed.mapping(), wbc);
+    const Result<> answers[] = {Errno{ENOSPC}, {}, Errno{EIO}};
+    std::size_t nr_pages = 0;
+    Result<> written;
+    while (Page* const page = iter.next(written)) {
+        assert_page_locked(*page);
+        redirty_page_for_writepage(*page, iter.dirty());
+        unlock_page(*page);
+        written = answers[nr_pages++];
+    }
+    EXPECT_EQ(nr_pages, 3U);
+    EXPECT_EQ(iter.result().code(), ENOSPC);
+}
+
 TEST(WritebackTest, FdatawriteStartsAndFdatawaitWaits) {
     TestBed bed;
     bed.write(0, pattern(0, 3 * kPageSize, 1));
