@@ -12,7 +12,9 @@
 // and costs one predictable branch on its condition while that holds; the state is looked up only
 // when it does not. What costs more than a few loads stands behind assertion_enabled() and is off
 // unless somebody asks for it. A failed assertion returns: the code behind it must stay memory-safe
-// with the assertion off, so that the consequences can be watched (writeback-protocol.md 9.2).
+// with the assertion off, so that the consequences can be watched (writeback-protocol.md 9.2). A
+// mount that shuts down instead must still be unmounted: where going on would leave a page locked
+// or under writeback for ever, PAGE_ASSERT_ELSE says what is done then.
 //
 // Invariants
 //   - A1. An assertion that failed counts a hit in every state but `off`.
@@ -54,16 +56,12 @@ enum class Assertion : std::uint8_t {
     kDirtyMark,
     kWaitersFlag,
     kWaitEntryLeft,
-    kSyncIncomplete,
     kTwoWrites,
-    kFreedBlock,
     // Detectors.
     kLateTouch,
     kStablePage,
     kLostWakeup,
     kHungWait,
-    kPageLockOrder,
-    kLockRank,
     kReferenceLeak,
 };
 inline constexpr std::size_t kNrAssertions =
@@ -106,10 +104,10 @@ std::string check_assertions(std::string_view text);
 inline bool assertion_enabled(Assertion id);
 
 // Counts, reports and, in state `bug`, does what bug= says. `page` may be null.
-[[gnu::cold]] void assertion_failed(const CheckSite& site, Assertion id, const Page* page,
-                                    const char* message);
-[[gnu::cold]] void assertion_failed(const CheckSite& site, Assertion id, const Page* page,
-                                    const std::string& message);
+[[gnu::cold]] AfterBug assertion_failed(const CheckSite& site, Assertion id, const Page* page,
+                                        const char* message);
+[[gnu::cold]] AfterBug assertion_failed(const CheckSite& site, Assertion id, const Page* page,
+                                        const std::string& message);
 
 // --- details
 
@@ -131,6 +129,18 @@ inline bool assertion_enabled(Assertion id) {
         if (!(holds)) [[unlikely]] {                                                            \
             ::wbfat::cache::assertion_failed(WBFAT_CHECK_SITE(#holds), id, &(page), (message)); \
         }                                                                                       \
+    } while (false)
+
+// The same; the statement behind it is done if the operation is to be given up (AfterBug).
+#define PAGE_ASSERT_ELSE(page, id, holds, message, ...)                                 \
+    do {                                                                                \
+        if (!(holds)) [[unlikely]] {                                                    \
+            if (::wbfat::cache::assertion_failed(WBFAT_CHECK_SITE(#holds), id, &(page), \
+                                                 (message)) ==                          \
+                ::wbfat::cache::AfterBug::kGiveUp) {                                    \
+                __VA_ARGS__;                                                            \
+            }                                                                           \
+        }                                                                               \
     } while (false)
 
 // The same about no page in particular.

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cache/base/check.h"
+#include "cache/mark_check.h"
 #include "cache/page_cache.h"
 #include "cache/page_frames.h"
 #include "cache/page_io.h"
@@ -421,6 +422,7 @@ Result<> zero_range(AddressSpace& mapping, std::uint64_t from_bytes, std::uint64
 Result<> filemap_fdatawrite_range(AddressSpace& mapping, std::uint64_t first_bytes,
                                   std::uint64_t last_bytes) {
     mapping.cache().io().redirty_failed_pages(PageIo::Redirty::kWait);
+    check_marks(mapping, page_index(first_bytes), page_index(last_bytes));
     if (!mapping.i_pages.tagged(PAGECACHE_TAG_DIRTY)) {
         return {};
     }

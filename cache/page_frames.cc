@@ -154,8 +154,8 @@ Result<std::unique_ptr<PageFrames>> PageFrames::create(PageCache& cache, std::ui
 }
 
 PageFrames::~PageFrames() {
-    BUG_ON(nr_free() != impl_->nr_frames, "F1",
-           "the arena is destroyed while pages are in use: a reference or a mapping leaked");
+    CACHE_ASSERT(Assertion::kReferenceLeak, nr_free() == impl_->nr_frames,
+                 "the arena is destroyed while pages are in use: a reference or a mapping leaked");
 }
 
 PageFrames& PageFrames::of(Page& page) {

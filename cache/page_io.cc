@@ -4,6 +4,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include <xxhash.h>
+
+#include "cache/assertions.h"
 #include "cache/base/check.h"
 #include "cache/counters.h"
 #include "cache/flusher.h"
@@ -48,6 +51,29 @@ void end_part_write(Page& page) {
     if (page.blocks_in_flight.load(std::memory_order_relaxed) == 0 ||
         page.blocks_in_flight.fetch_sub(1) == 1) {
         end_page_writeback(page);
+    }
+}
+
+std::uint64_t hash_of(const BioSegment& segment) {
+    return XXH3_64bits(segment.data, segment.length_bytes);
+}
+
+// The assertion stable_page: what a mapping with stable pages hands to the device stays as it is
+// until it is written.
+void remember_hashes(PageBio& bio) {
+    if (assertion_enabled(Assertion::kStablePage) && bio.op == BioOp::kWrite &&
+        bio.mapping->stable_pages()) {
+        for (const BioSegment& segment : bio.segments) {
+            bio.hashes.push_back(hash_of(segment));
+        }
+    }
+}
+
+void check_hashes(const PageBio& bio) {
+    for (std::size_t i = 0; i < bio.hashes.size(); ++i) {
+        PAGE_ASSERT(page_of(bio.segments[i]), Assertion::kStablePage,
+                    bio.hashes[i] == hash_of(bio.segments[i]),
+                    "the page was changed while it was being written");
     }
 }
 
@@ -145,6 +171,7 @@ void BioBuilder::submit() {
         cache.io().pages_submitted_.fetch_add(bio.segments.size(), std::memory_order_relaxed);
     }
     trace_segments(TraceKind::kSubmit, bio, bio.offset_bytes);
+    remember_hashes(bio);
     WBFAT_POINT("bio:before_submit");
     mapping_.device().submit(bio);
 }
@@ -178,6 +205,7 @@ PageBio& PageIo::get_bio() {
 
 void PageIo::put_bio(PageBio& bio) {
     bio.segments.clear();
+    bio.hashes.clear();
     const sync::MutexLock lock(pool_lock_);
     bio.next = free_;
     free_ = &bio;
@@ -232,6 +260,7 @@ void PageIo::end_write(Bio& base) {
     auto& bio = static_cast<PageBio&>(base);
     auto& io = *static_cast<PageIo*>(bio.context);
     const bool failed = bio.error != 0;
+    check_hashes(bio);
     trace_segments(TraceKind::kComplete, bio, static_cast<std::uint64_t>(bio.error));
     if (failed) {
         io.end_failed_write(bio);

@@ -62,6 +62,9 @@ struct PageBio final : Bio {
     IoErrorSink* sink = nullptr;  // may be null
     // Reads: what was i_size at submission; bytes beyond it are zeroed.
     std::uint64_t eof_bytes = 0;
+    // Writes of stable pages: xxh3 of the segments at submission. Empty unless the assertion
+    // stable_page is on.
+    std::vector<std::uint64_t> hashes;
     PageBio* next = nullptr;  // free list or failed list
 };
 

@@ -254,10 +254,11 @@ private:
 
     std::shared_ptr<Run> running_ GUARDED_BY(mutex_);
     sync::CondVar run_done_;
-    bool stopped_ GUARDED_BY(mutex_) = false;
     unsigned failures_ GUARDED_BY(mutex_) = 0;
     sync::Nanoseconds last_commit_ GUARDED_BY(mutex_){};
 
+    // Not guarded: whoever stops the volume may hold any lock (a failed assertion).
+    sync::Atomic<bool> stopped_{false};
     sync::Atomic<std::uint64_t> sequence_{1};
     sync::Atomic<std::uint64_t> durable_{0};
     sync::Atomic<bool> is_large_{false};
@@ -479,7 +480,7 @@ Result<> Ordering::Impl::commit(bool even_if_stopped) {
         // commit may have missed its flush: one more commit, shared by all who came late, and most
         // often nothing but a flush.
     }
-    if (stopped_ && !even_if_stopped) {
+    if (stopped_.load() && !even_if_stopped) {
         return Errno{EROFS};
     }
     Run& run = *(running_ = std::make_shared<Run>());
@@ -492,7 +493,7 @@ Result<> Ordering::Impl::try_commit() {
     if (running_ != nullptr || !pending_locked()) {
         return {};
     }
-    if (stopped_) {
+    if (stopped_.load()) {
         return Errno{EROFS};
     }
     return lead(*(running_ = std::make_shared<Run>()), lock);
@@ -514,8 +515,7 @@ Result<> Ordering::Impl::lead(Run& run, sync::MutexLock& lock) {
 }
 
 void Ordering::Impl::stop() {
-    const sync::MutexLock lock(mutex_);
-    stopped_ = true;
+    stopped_.store(true);
 }
 
 void Ordering::Impl::kick() {
@@ -848,7 +848,7 @@ void Ordering::Impl::drop_everything() {
     std::unordered_map<Inode*, InodeRef> noted;
     std::unordered_map<Inode*, InodeRef> kept;
     sync::MutexLock lock(mutex_);
-    stopped_ = true;
+    stopped_.store(true);
     while (running_ != nullptr) {
         run_done_.wait(lock);
     }

@@ -70,7 +70,8 @@ public:
     // The volume is damaged: logs one sentence (rate limited) and does what errors= says. Source:
     // fat_fs_error.
     void fs_error(const std::string& sentence);
-    // Stops all changes: EROFS from now on (errors=remount-ro, device gone, bug=shutdown).
+    // Stops all changes: EROFS from now on (device gone, bug=shutdown). unmount() still tries to
+    // write what is pending, in order, and leaves the dirty mark. Context: any.
     void shutdown(const std::string& reason);
     void log(LogLevel level, const std::string& sentence);
 

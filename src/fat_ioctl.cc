@@ -33,7 +33,7 @@ void reply_number(fuse_req_t request, const IoctlRequest& ioctl, std::uint32_t v
     if (ioctl.out_bytes < sizeof(value)) {
         return reply_errno(request, EINVAL);
     }
-    static_cast<void>(fuse_reply_ioctl(request, 0, &value, sizeof(value)));
+    static_cast<void>(reply_with<fuse_reply_ioctl>(request, 0, &value, sizeof(value)));
 }
 
 void set_attributes(fuse_req_t request, fs::Inode& inode, const IoctlRequest& ioctl) {
@@ -51,7 +51,7 @@ void set_attributes(fuse_req_t request, fs::Inode& inode, const IoctlRequest& io
     // The read-only bit is the mode's w, which the kernel has cached.
     const fuse_ino_t ino = inode.is_root() ? FUSE_ROOT_ID : reinterpret_cast<fuse_ino_t>(&inode);
     static_cast<Server*>(fuse_req_userdata(request))->invalidator.invalidate_attributes(ino);
-    static_cast<void>(fuse_reply_ioctl(request, 0, nullptr, 0));
+    static_cast<void>(reply_with<fuse_reply_ioctl>(request, 0, nullptr, 0));
 }
 
 void fill_name(__fat_dirent& entry, std::uint64_t ino, const std::string& name) {
@@ -88,7 +88,8 @@ void read_both_names(fuse_req_t request, fs::Inode& dir, const IoctlRequest& ioc
     if (!found.has_value()) {
         return reply_errno(request, found.error().value);
     }
-    static_cast<void>(fuse_reply_ioctl(request, *found ? 1 : 0, names.data(), sizeof(names)));
+    static_cast<void>(
+        reply_with<fuse_reply_ioctl>(request, *found ? 1 : 0, names.data(), sizeof(names)));
 }
 
 void trim(fuse_req_t request, const IoctlRequest& ioctl) {
@@ -107,7 +108,7 @@ void trim(fuse_req_t request, const IoctlRequest& ioctl) {
         return reply_errno(request, trimmed.error().value);
     }
     range.len = *trimmed;
-    static_cast<void>(fuse_reply_ioctl(request, 0, &range, sizeof(range)));
+    static_cast<void>(reply_with<fuse_reply_ioctl>(request, 0, &range, sizeof(range)));
 }
 
 }  // namespace

@@ -91,14 +91,15 @@ void take_back_entry(Server& server, const fuse_entry_param& entry) {
 void reply_entry(fuse_req_t request, fs::InodeRef inode, bool canonical) {
     Server& server = server_of(request);
     const fuse_entry_param entry = make_entry(server, std::move(inode), canonical);
-    if (fuse_reply_entry(request, &entry) != 0) {
+    if (reply_with<fuse_reply_entry>(request, &entry) != 0) {
         take_back_entry(server, entry);
     }
 }
 
 void reply_attr(fuse_req_t request, fs::Inode& inode) {
     const struct stat attr = inode.getattr();
-    static_cast<void>(fuse_reply_attr(request, &attr, attr_timeout(server_of(request))));
+    static_cast<void>(
+        reply_with<fuse_reply_attr>(request, &attr, attr_timeout(server_of(request))));
 }
 
 // A name is gone or means something else: other spellings of it that the kernel may hold must go
@@ -339,7 +340,7 @@ void op_open(fuse_req_t request, fuse_ino_t ino, fuse_file_info* info) {
     }
     Server& server = server_of(request);
     open_file(request, fs::InodeRef(inode), *info);
-    if (fuse_reply_open(request, info) != 0) {
+    if (reply_with<fuse_reply_open>(request, info) != 0) {
         server.references.release_file(info->fh);
     }
 }
@@ -354,7 +355,7 @@ void op_create(fuse_req_t request, fuse_ino_t parent, const char* name, mode_t,
     open_file(request, *made, *info);
     const fuse_entry_param entry =
         make_entry(server, *std::move(made), shown_as_spelled(server, name));
-    if (fuse_reply_create(request, &entry, info) != 0) {
+    if (reply_with<fuse_reply_create>(request, &entry, info) != 0) {
         server.references.release_file(info->fh);
         take_back_entry(server, entry);
     }
@@ -427,7 +428,7 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
         const bool at_limit = static_cast<std::uint64_t>(offset) + *written >= fs::kMaxFileBytes;
         return reply_errno(request, at_limit ? EFBIG : ENOSPC);
     }
-    static_cast<void>(fuse_reply_write(request, *written));
+    static_cast<void>(reply_with<fuse_reply_write>(request, *written));
 }
 
 void op_flush(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
@@ -466,7 +467,7 @@ void op_lseek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_fil
     if (!found.has_value()) {
         return reply_errno(request, found.error().value);
     }
-    static_cast<void>(fuse_reply_lseek(request, static_cast<off_t>(*found)));
+    static_cast<void>(reply_with<fuse_reply_lseek>(request, static_cast<off_t>(*found)));
 }
 
 // Copies [offset, offset + length) of `source` to `target` through our own pages: no byte visits
@@ -512,7 +513,7 @@ void op_copy_file_range(fuse_req_t request, fuse_ino_t, off_t offset_in, fuse_fi
             break;
         }
     }
-    static_cast<void>(fuse_reply_write(request, done));
+    static_cast<void>(reply_with<fuse_reply_write>(request, done));
 }
 
 // --- directories
@@ -528,7 +529,7 @@ void op_opendir(fuse_req_t request, fuse_ino_t ino, fuse_file_info* info) {
     info->fh = server.references.add(std::move(handle));
     info->cache_readdir = caches_nothing(server) ? 0 : 1;
     info->keep_cache = info->cache_readdir;
-    if (fuse_reply_open(request, info) != 0) {
+    if (reply_with<fuse_reply_open>(request, info) != 0) {
         server.references.release_dir(info->fh);
     }
 }
@@ -561,7 +562,7 @@ void op_readdir(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t cook
     if (!listed.has_value() && used == 0) {
         return reply_result(request, listed);
     }
-    static_cast<void>(fuse_reply_buf(request, buffer.data(), used));
+    static_cast<void>(reply_with<fuse_reply_buf>(request, buffer.data(), used));
 }
 
 // A name of a directory, remembered while the directory is not locked.
@@ -628,7 +629,7 @@ void op_readdirplus(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t 
         }
         used += needed;
     }
-    static_cast<void>(fuse_reply_buf(request, buffer.data(), used));
+    static_cast<void>(reply_with<fuse_reply_buf>(request, buffer.data(), used));
 }
 
 void op_fsyncdir(fuse_req_t request, fuse_ino_t, int, fuse_file_info*) {
@@ -649,7 +650,7 @@ void op_statfs(fuse_req_t request, fuse_ino_t) {
     out.f_bfree = stat->blocks_free;
     out.f_bavail = stat->blocks_free;
     out.f_namemax = stat->name_max;
-    static_cast<void>(fuse_reply_statfs(request, &out));
+    static_cast<void>(reply_with<fuse_reply_statfs>(request, &out));
 }
 
 // The kernel checks modes itself (default_permissions); what is left is whether the volume takes
@@ -670,12 +671,23 @@ void op_ioctl(fuse_req_t request, fuse_ino_t ino, unsigned command, void*, fuse_
 }
 
 // A request on its way through the gate of the cache: it waits here, holding nothing, while the
-// cache is frozen.
-template <auto kOp, typename... Args>
-void through_gate(fuse_req_t request, Args... args) {
-    const cache::FreezeGate::Pass pass(cache::operations_gate());
-    kOp(request, args...);
-}
+// cache is frozen. What it answers then is subject to spoiled_requests.h.
+template <auto kOp>
+struct Served;
+
+template <typename... Args, void (*Op)(fuse_req_t, Args...)>
+struct Served<Op> {
+    static void reading(fuse_req_t request, Args... args) {
+        const cache::FreezeGate::Pass pass(cache::operations_gate());
+        const RequestScope scope(Effect::kReads);
+        Op(request, args...);
+    }
+    static void changing(fuse_req_t request, Args... args) {
+        const cache::FreezeGate::Pass pass(cache::operations_gate());
+        const RequestScope scope(Effect::kChanges);
+        Op(request, args...);
+    }
+};
 
 }  // namespace
 
@@ -683,36 +695,36 @@ fuse_lowlevel_ops make_fuse_ops() {
     fuse_lowlevel_ops ops{};
     ops.init = op_init;
     ops.destroy = op_destroy;
-    ops.lookup = through_gate<op_lookup>;
-    ops.forget = through_gate<op_forget>;
-    ops.forget_multi = through_gate<op_forget_multi>;
-    ops.getattr = through_gate<op_getattr>;
-    ops.setattr = through_gate<op_setattr>;
-    ops.mknod = through_gate<op_mknod>;
-    ops.mkdir = through_gate<op_mkdir>;
-    ops.unlink = through_gate<op_unlink>;
-    ops.rmdir = through_gate<op_rmdir>;
-    ops.rename = through_gate<op_rename>;
-    ops.symlink = through_gate<op_symlink>;
-    ops.link = through_gate<op_link>;
-    ops.open = through_gate<op_open>;
-    ops.create = through_gate<op_create>;
-    ops.read = through_gate<op_read>;
-    ops.write_buf = through_gate<op_write_buf>;
-    ops.flush = through_gate<op_flush>;
-    ops.release = through_gate<op_release>;
-    ops.fsync = through_gate<op_fsync>;
-    ops.fallocate = through_gate<op_fallocate>;
-    ops.lseek = through_gate<op_lseek>;
-    ops.copy_file_range = through_gate<op_copy_file_range>;
-    ops.opendir = through_gate<op_opendir>;
-    ops.readdir = through_gate<op_readdir>;
-    ops.readdirplus = through_gate<op_readdirplus>;
-    ops.releasedir = through_gate<op_releasedir>;
-    ops.fsyncdir = through_gate<op_fsyncdir>;
-    ops.statfs = through_gate<op_statfs>;
-    ops.access = through_gate<op_access>;
-    ops.ioctl = through_gate<op_ioctl>;
+    ops.lookup = Served<op_lookup>::reading;
+    ops.forget = Served<op_forget>::reading;
+    ops.forget_multi = Served<op_forget_multi>::reading;
+    ops.getattr = Served<op_getattr>::reading;
+    ops.setattr = Served<op_setattr>::changing;
+    ops.mknod = Served<op_mknod>::changing;
+    ops.mkdir = Served<op_mkdir>::changing;
+    ops.unlink = Served<op_unlink>::changing;
+    ops.rmdir = Served<op_rmdir>::changing;
+    ops.rename = Served<op_rename>::changing;
+    ops.symlink = Served<op_symlink>::reading;
+    ops.link = Served<op_link>::reading;
+    ops.open = Served<op_open>::reading;
+    ops.create = Served<op_create>::changing;
+    ops.read = Served<op_read>::reading;
+    ops.write_buf = Served<op_write_buf>::changing;
+    ops.flush = Served<op_flush>::changing;
+    ops.release = Served<op_release>::reading;
+    ops.fsync = Served<op_fsync>::changing;
+    ops.fallocate = Served<op_fallocate>::changing;
+    ops.lseek = Served<op_lseek>::reading;
+    ops.copy_file_range = Served<op_copy_file_range>::changing;
+    ops.opendir = Served<op_opendir>::reading;
+    ops.readdir = Served<op_readdir>::reading;
+    ops.readdirplus = Served<op_readdirplus>::reading;
+    ops.releasedir = Served<op_releasedir>::reading;
+    ops.fsyncdir = Served<op_fsyncdir>::changing;
+    ops.statfs = Served<op_statfs>::reading;
+    ops.access = Served<op_access>::reading;
+    ops.ioctl = Served<op_ioctl>::changing;
     return ops;
 }
 

@@ -4,6 +4,8 @@
 #include <fmt/core.h>
 #include <syslog.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <utility>
 
 namespace wbfat::daemon {
@@ -24,7 +26,9 @@ int priority_of(fs::LogLevel level) {
 
 }  // namespace
 
-Log::Log(std::string device) : device_(std::move(device)) {}
+Log::Log(std::string device) : device_(std::move(device)) {
+    ::openlog("wbfat", LOG_PID, LOG_DAEMON);
+}
 
 void Log::write(fs::LogLevel level, const std::string& sentence) const {
     if (syslog_) {
@@ -34,8 +38,21 @@ void Log::write(fs::LogLevel level, const std::string& sentence) const {
     }
 }
 
+void Log::write_report(const std::string& text) const {
+    if (!syslog_) {
+        // One write, so that nothing comes in between.
+        fmt::print(stderr, "wbfat: {}: {}", device_, text);
+        std::fflush(stderr);
+    }
+    // Records are lines.
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t end = std::min(text.find('\n', at), text.size());
+        ::syslog(LOG_CRIT, "%s: %s", device_.c_str(), text.substr(at, end - at).c_str());
+        at = end + 1;
+    }
+}
+
 void Log::to_syslog() {
-    ::openlog("wbfat", LOG_PID, LOG_DAEMON);
     syslog_ = true;
 }
 

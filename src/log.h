@@ -14,6 +14,8 @@ public:
     explicit Log(std::string device);
 
     void write(fs::LogLevel level, const std::string& sentence) const;
+    // A text of many lines, to stderr and to syslog both: whoever looks at one of them sees it.
+    void write_report(const std::string& text) const;
     // From now on to syslog only; stderr is about to go away.
     void to_syslog();
 

@@ -4,22 +4,28 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <csignal>
 #include <cstdlib>
 #include <memory>
 #include <string>
 #include <thread>
 
+#include "cache/assertions.h"
 #include "cache/base/check.h"
+#include "cache/counters.h"
 #include "cache/device/file_device.h"
 #include "cache/filemap.h"
+#include "cache/oops.h"
 #include "cache/page_cache.h"
+#include "cache/trace.h"
 #include "fs/volume.h"
 #include "src/command_line.h"
 #include "src/daemonize.h"
 #include "src/fuse_ops.h"
 #include "src/log.h"
 #include "src/session.h"
+#include "src/spoiled_requests.h"
 #include "src/stats.h"
 
 namespace wbfat::daemon {
@@ -30,6 +36,7 @@ namespace {
 fs::Volume* volume_to_stop = nullptr;
 
 void stop_volume(const cache::BugReport& report) {
+    note_failed_assertion();
     if (volume_to_stop != nullptr) {
         volume_to_stop->shutdown(report.title());
     }
@@ -45,11 +52,21 @@ void set_bug_action(BugAction action, fs::Volume& volume) {
             break;
         case BugAction::kShutdown:
             cache::set_bug_handler(stop_volume);
+            cache::set_after_bug(cache::AfterBug::kGiveUp);
             break;
         case BugAction::kContinue:
             cache::set_bug_handler(ignore_bug);
             break;
     }
+}
+
+// For reports: takes no lock, which the thread that failed may hold.
+std::string volume_state(const fs::Volume& volume, cache::PageCache& cache) {
+    const cache::PageCache::Counters& counters = cache.counters();
+    return fmt::format("{}, {} pages cached, {} dirty, {} under writeback",
+                       volume.is_read_only() ? "read-only" : "read-write",
+                       counters.nr_cached.value(), counters.nr_dirty.value(),
+                       counters.nr_writeback.value());
 }
 
 void block_ending_signals() {
@@ -105,6 +122,16 @@ class Mount {
 public:
     Mount(CommandLine& line, std::string device_path)
         : line_(line), device_path_(std::move(device_path)), log_(line.device) {}
+    // Until the cache is gone its assertions report to the log.
+    ~Mount() {
+        server_.reset();
+        volume_to_stop = nullptr;
+        volume_.reset();
+        cache_.reset();
+        cache::remove_oops_reports();
+    }
+    Mount(const Mount&) = delete;
+    Mount& operator=(const Mount&) = delete;
 
     // Returns an exit code; kExitOk: the volume is ready to be served.
     int open();
@@ -113,6 +140,8 @@ public:
 
 private:
     std::unique_ptr<Session> mount_session();
+    // Reports to the log, and what bug=, assert= and trace= say.
+    void report_bugs();
     // Everything to disk, once. Later calls return what the first found.
     Result<> close_volume();
 
@@ -150,7 +179,7 @@ int Mount::open() {
         return kExitMountFailed;
     }
     volume_ = std::move(*volume);
-    set_bug_action(line_.options.bug, *volume_);
+    report_bugs();
     Result<fs::InodeRef> root = volume_->root();
     if (!root.has_value()) {
         complain(fmt::format("{}: the root directory cannot be read", line_.device));
@@ -165,6 +194,21 @@ int Mount::open() {
                                            {},
                                            [this] { static_cast<void>(close_volume().code()); }});
     return kExitOk;
+}
+
+void Mount::report_bugs() {
+    cache::set_trace_events_per_thread(line_.options.trace_events);
+    cache::set_trace(line_.options.trace);
+    if (!line_.options.assertions.empty()) {
+        cache::set_assertions(line_.options.assertions);
+    }
+    cache::OopsOptions options;
+    options.sink = [this](const cache::Oops& oops) { log_.write_report(to_string(oops)); };
+    options.volume_state = [this] {
+        return volume_ && cache_ ? volume_state(*volume_, *cache_) : std::string("unmounted");
+    };
+    cache::install_oops_reports(std::move(options));
+    set_bug_action(line_.options.bug, *volume_);
 }
 
 std::unique_ptr<Session> Mount::mount_session() {
@@ -186,7 +230,11 @@ std::unique_ptr<Session> Mount::mount_session() {
             return nullptr;
         }
     }
-    const auto sync_fs = [this] { return volume_->sync_fs().code(); };
+    const auto sync_fs = [this] {
+        const RequestScope scope(Effect::kChanges);
+        const int error = volume_->sync_fs().code();
+        return request_is_spoiled() ? EIO : error;
+    };
     std::string why;
     auto session = Session::mount(options, make_fuse_ops(), server_.get(), sync_fs, why);
     if (!session) {

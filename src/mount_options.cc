@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
+#include "cache/assertions.h"
+
 namespace wbfat::daemon {
 
 namespace {
@@ -241,6 +243,37 @@ std::vector<Option> protocol_options() {
     return options;
 }
 
+Apply assertions() {
+    return [](DaemonOptions& o, const std::string& value) -> std::string {
+        if (!cache::check_assertions(value).empty()) {
+            std::string names;
+            for (const cache::AssertionInfo& info : cache::all_assertions()) {
+                names += fmt::format("{}, ", info.name);
+            }
+            return fmt::format("NAME:off, NAME:warn or NAME:bug; names are {}all, costly", names);
+        }
+        o.assertions += o.assertions.empty() ? value : "," + value;
+        return {};
+    };
+}
+
+Apply trace_option() {
+    return [](DaemonOptions& o, const std::string& value) -> std::string {
+        if (value == "off" || value == "on") {
+            o.trace = value == "on" ? cache::TraceState::kOn : cache::TraceState::kOff;
+            return {};
+        }
+        const std::optional<std::size_t> events = parse_number<std::size_t>(value, 10);
+        if (!events || *events < 2 || *events > cache::kMaxTraceEvents) {
+            return fmt::format("off, on, or a number of events from 2 to {}",
+                               cache::kMaxTraceEvents);
+        }
+        o.trace = cache::TraceState::kOn;
+        o.trace_events = *events;
+        return {};
+    };
+}
+
 // vfat's options about owners and names.
 std::vector<Option> vfat_name_options() {
     using fs::MountOptions;
@@ -353,6 +386,10 @@ std::vector<Option> own_options() {
                             {"shutdown", BugAction::kShutdown},
                             {"continue", BugAction::kContinue}},
                            [](DaemonOptions& o, BugAction v) { o.bug = v; })},
+        {"assert", Takes::kValue, "NAME:STATE,..", "switch assertions: off, warn or bug (README)",
+         assertions()},
+        {"trace", Takes::kValue, "STATE",
+         "events of pages for reports: off, on (default), N a thread", trace_option()},
         {"direct_io_device", Takes::kNothing, "", "open the device with O_DIRECT",
          [](DaemonOptions& o, const std::string&) {
              o.direct_io_device = true;
@@ -520,9 +557,15 @@ std::string parse_options(const std::string& text, DaemonOptions& options) {
     // allow_utime follows dmask unless it is given.
     const mode_t old_dmask = options.fs.dmask;
     const mode_t old_allow_utime = options.fs.allow_utime;
+    bool last_is_assert = false;
     for (std::size_t at = 0; at <= text.size();) {
         const std::size_t comma = std::min(text.find(',', at), text.size());
-        const std::string one = text.substr(at, comma - at);
+        std::string one = text.substr(at, comma - at);
+        if (last_is_assert && one.find(':') != std::string::npos &&
+            one.find('=') == std::string::npos) {
+            one = "assert=" + one;
+        }
+        last_is_assert = one.starts_with("assert=");
         if (!one.empty()) {
             if (std::string sentence = parse_one(one, options); !sentence.empty()) {
                 return sentence;

@@ -11,6 +11,7 @@
 #include "cache/base/result.h"
 #include "cache/page_cache.h"
 #include "cache/protocol.h"
+#include "cache/trace.h"
 #include "fs/mount_options.h"
 
 namespace wbfat::daemon {
@@ -30,6 +31,9 @@ struct DaemonOptions {
     KernelCache kernel_cache = KernelCache::kAuto;
     BugAction bug = BugAction::kShutdown;
     cache::Protocol protocol;
+    std::string assertions;  // "NAME:STATE,..", for cache::set_assertions
+    cache::TraceState trace = cache::TraceState::kOn;
+    std::size_t trace_events = cache::kDefaultTraceEvents;  // a thread
     bool direct_io_device = false;
     std::uint64_t offset_bytes = 0;
     unsigned threads = 0;    // serving requests; 0: chosen from the number of CPUs
@@ -41,8 +45,9 @@ struct DaemonOptions {
 // uid, gid and the masks of the caller; a tenth of the memory for the cache, 1 GiB at most.
 DaemonOptions default_options();
 
-// Parses "a,b=c,...", later options winning.
-// Returns "" or one sentence that names the option, what was given and what would be right.
+// Parses "a,b=c,...", later options winning. What follows assert=NAME:STATE behind a comma and is
+// of the same form goes on with it. Returns "" or one sentence that names the option, what was
+// given and what would be right.
 std::string parse_options(const std::string& text, DaemonOptions& options);
 
 // The table as text, for -h.

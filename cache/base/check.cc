@@ -17,6 +17,7 @@ namespace {
 
 sync::Atomic<BugHandler> bug_handler{nullptr};
 sync::Atomic<BugReporter> bug_reporter{nullptr};
+sync::Relaxed<AfterBug> after_bug{AfterBug::kGoOn};
 
 // The build gives every file the same prefix ("../", an absolute path); ours is known, so it is
 // everybody's.
@@ -66,7 +67,11 @@ BugHandler set_bug_handler(BugHandler handler) {
     return bug_handler.exchange(handler, std::memory_order_acq_rel);
 }
 
-void report_bug(const CheckSite& site, BugReport report) {
+void set_after_bug(AfterBug after) {
+    after_bug.store(after);
+}
+
+AfterBug report_bug(const CheckSite& site, BugReport report) {
     report.file = path_in_tree(site.file);
     report.line = site.line;
     report.function = site.function;
@@ -74,13 +79,14 @@ void report_bug(const CheckSite& site, BugReport report) {
     const BugReporter reporter = bug_reporter.load(std::memory_order_acquire);
     (reporter != nullptr ? reporter : print_briefly)(report);
     if (report.severity == BugSeverity::kWarning) {
-        return;
+        return AfterBug::kGoOn;
     }
     const BugHandler handler = bug_handler.load(std::memory_order_acquire);
     if (handler == nullptr) {
         std::abort();
     }
     handler(report);
+    return after_bug.load();
 }
 
 void bug(const CheckSite& site, BugSubject subject, const char* invariant, const char* message) {

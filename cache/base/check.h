@@ -60,6 +60,14 @@ using BugHandler = void (*)(const BugReport& report);
 // Returns the handler that was set before. nullptr restores the default: abort().
 BugHandler set_bug_handler(BugHandler handler);
 
+// What an operation does whose check has failed, once the handler has returned.
+enum class AfterBug : std::uint8_t {
+    kGoOn,    // as if it had not been checked: the consequences can be watched
+    kGiveUp,  // where going on would wedge the volume, it leaves the page alone and fails with EIO
+};
+// kGoOn until somebody sets it. Warnings always go on.
+void set_after_bug(AfterBug after);
+
 // Where a check stands. The macros below make it.
 struct CheckSite {
     const char* file;
@@ -78,7 +86,7 @@ struct BugSubject {
 [[gnu::cold]] void bug(const CheckSite& site, BugSubject subject, const char* invariant,
                        const char* message);
 // The way of all failed checks: fills in the place, reports, and calls the handler.
-[[gnu::cold]] void report_bug(const CheckSite& site, BugReport report);
+[[gnu::cold]] AfterBug report_bug(const CheckSite& site, BugReport report);
 
 }  // namespace wbfat::cache::inline WBFAT_RT
 

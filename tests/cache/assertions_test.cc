@@ -84,6 +84,22 @@ TEST_F(AssertionsTest, OffReportsNothingAndCountsNothing) {
     EXPECT_EQ(assertion_hits(Assertion::kTwoWrites), 0U);
 }
 
+TEST_F(AssertionsTest, AnOperationIsGivenUpOnlyAfterABugAndIfSoDecided) {
+    const auto gives_up = [this](bool holds) {
+        PAGE_ASSERT_ELSE(page_, Assertion::kTwoWrites, holds, "two", return true);
+        return false;
+    };
+    EXPECT_FALSE(gives_up(false));
+    set_after_bug(AfterBug::kGiveUp);
+    EXPECT_FALSE(gives_up(true));
+    EXPECT_TRUE(gives_up(false));
+    set_assertion(Assertion::kTwoWrites, AssertionState::kWarn);
+    EXPECT_FALSE(gives_up(false));
+    set_assertion(Assertion::kTwoWrites, AssertionState::kOff);
+    EXPECT_FALSE(gives_up(false));
+    set_after_bug(AfterBug::kGoOn);
+}
+
 TEST_F(AssertionsTest, AboutNoPageShowsNone) {
     CACHE_ASSERT(Assertion::kReferenceLeak, false, std::string("3 frames"));
     ASSERT_EQ(reports().size(), 1U);

@@ -58,6 +58,21 @@ TEST(MountOptionsTest, AllowUtimeFollowsTheDirectoryMaskUnlessGiven) {
     EXPECT_EQ(parsed("dmask=002,allow_utime=022").fs.allow_utime, 022U);
 }
 
+TEST(MountOptionsTest, AssertionsMayBeListedBehindOneNameOrSeveral) {
+    EXPECT_EQ(parsed("assert=two_writes:off,stable_page:warn,ro").assertions,
+              "two_writes:off,stable_page:warn");
+    EXPECT_TRUE(parsed("assert=two_writes:off,stable_page:warn,ro").fs.read_only);
+    EXPECT_EQ(parsed("assert=two_writes:off,ro,assert=all:bug").assertions,
+              "two_writes:off,all:bug");
+}
+
+TEST(MountOptionsTest, TraceIsOffOnOrSoLong) {
+    EXPECT_EQ(parsed("").trace, cache::TraceState::kOn);
+    EXPECT_EQ(parsed("trace=off").trace, cache::TraceState::kOff);
+    EXPECT_EQ(parsed("trace=off,trace=on").trace, cache::TraceState::kOn);
+    EXPECT_EQ(parsed("trace=4096").trace_events, 4096U);
+}
+
 TEST(MountOptionsTest, PassesKernelOptionsOnAndSwallowsFstabsWords) {
     const DaemonOptions options =
         parsed("noauto,user,_netdev,x-systemd.automount,nosuid,allow_other");
