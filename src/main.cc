@@ -19,6 +19,7 @@
 #include "cache/oops.h"
 #include "cache/page_cache.h"
 #include "cache/trace.h"
+#include "cache/watchdog.h"
 #include "fs/volume.h"
 #include "src/command_line.h"
 #include "src/daemonize.h"
@@ -124,6 +125,7 @@ public:
         : line_(line), device_path_(std::move(device_path)), log_(line.device) {}
     // Until the cache is gone its assertions report to the log.
     ~Mount() {
+        watchdog_.reset();
         server_.reset();
         volume_to_stop = nullptr;
         volume_.reset();
@@ -152,6 +154,7 @@ private:
     std::unique_ptr<cache::PageCache> cache_;
     std::unique_ptr<fs::Volume> volume_;
     std::unique_ptr<Server> server_;
+    std::unique_ptr<cache::Watchdog> watchdog_;
     bool closed_ = false;
     Result<> close_result_;
 };
@@ -250,6 +253,7 @@ int Mount::serve(Verdict& verdict) {
         return kExitMountFailed;
     }
     server_->invalidator.start(session->handle());
+    watchdog_ = std::make_unique<cache::Watchdog>();
     if (!line_.foreground) {
         log_.to_syslog();
     }
