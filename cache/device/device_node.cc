@@ -177,19 +177,6 @@ boost::system::result<void, OpenError> cut_geometry(DeviceNode& node, const std:
 
 }  // namespace
 
-UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
-    if (this != &other) {
-        UniqueFd old(std::exchange(fd_, other.release()));
-    }
-    return *this;
-}
-
-UniqueFd::~UniqueFd() {
-    if (fd_ >= 0) {
-        ::close(fd_);
-    }
-}
-
 boost::system::result<DeviceNode, OpenError> open_device_node(const std::string& path,
                                                               const FileDeviceOptions& options) {
     struct stat status {};

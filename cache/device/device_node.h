@@ -6,32 +6,10 @@
 
 #include <sys/types.h>
 
+#include "cache/base/unique_fd.h"
 #include "cache/device/file_device.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
-
-class UniqueFd {
-public:
-    UniqueFd() = default;
-    explicit UniqueFd(int fd) : fd_(fd) {}
-    UniqueFd(UniqueFd&& other) noexcept : fd_(other.release()) {}
-    UniqueFd& operator=(UniqueFd&& other) noexcept;
-    UniqueFd(const UniqueFd&) = delete;
-    UniqueFd& operator=(const UniqueFd&) = delete;
-    ~UniqueFd();
-
-    int get() const {
-        return fd_;
-    }
-    int release() {
-        const int fd = fd_;
-        fd_ = -1;
-        return fd;
-    }
-
-private:
-    int fd_ = -1;
-};
 
 struct DeviceNode {
     UniqueFd fd;

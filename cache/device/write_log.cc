@@ -10,6 +10,7 @@
 
 #include <sys/stat.h>
 
+#include "cache/base/unique_fd.h"
 #include "cache/device/recording_device.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
@@ -82,20 +83,12 @@ void apply_torn(const LogEntry& entry, Tearing tearing, Random& random,
 class File {
 public:
     File(const std::string& path, int flags) : fd_(::open(path.c_str(), flags | O_CLOEXEC, 0644)) {}
-    File(const File&) = delete;
-    File& operator=(const File&) = delete;
-    ~File() {
-        if (fd_ >= 0) {
-            ::close(fd_);
-        }
-    }
-
     [[nodiscard]] int fd() const {
-        return fd_;
+        return fd_.get();
     }
     Result<> write(std::span<const std::byte> data) const {
         while (!data.empty()) {
-            const ssize_t done = ::write(fd_, data.data(), data.size());
+            const ssize_t done = ::write(fd(), data.data(), data.size());
             if (done < 0 && errno == EINTR) {
                 continue;
             }
@@ -109,7 +102,7 @@ public:
     // Errors: EINVAL when the file ends before `data` is full.
     Result<> read(std::span<std::byte> data) const {
         while (!data.empty()) {
-            const ssize_t done = ::read(fd_, data.data(), data.size());
+            const ssize_t done = ::read(fd(), data.data(), data.size());
             if (done < 0 && errno == EINTR) {
                 continue;
             }
@@ -122,7 +115,7 @@ public:
     }
 
 private:
-    const int fd_;
+    const UniqueFd fd_;
 };
 
 template <typename T>

@@ -157,22 +157,6 @@ void ask_block_device(const std::string& path, Target& target, dev_t number) {
 
 }  // namespace
 
-UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
-    if (this != &other) {
-        if (fd_ >= 0) {
-            close(fd_);
-        }
-        fd_ = other.release();
-    }
-    return *this;
-}
-
-UniqueFd::~UniqueFd() {
-    if (fd_ >= 0) {
-        close(fd_);
-    }
-}
-
 Target open_target(const std::string& path, SafetyChecks checks) {
     struct stat before {};
     if (stat(path.c_str(), &before) != 0) {

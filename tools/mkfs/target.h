@@ -11,32 +11,10 @@
 #include <cstdint>
 #include <string>
 
+#include "cache/base/unique_fd.h"
 #include "fs/mkfs.h"
 
 namespace wbfat::tools {
-
-// A file descriptor that closes itself.
-class UniqueFd {
-public:
-    explicit UniqueFd(int fd = -1) : fd_(fd) {}
-    UniqueFd(UniqueFd&& other) noexcept : fd_(other.release()) {}
-    UniqueFd& operator=(UniqueFd&& other) noexcept;
-    UniqueFd(const UniqueFd&) = delete;
-    UniqueFd& operator=(const UniqueFd&) = delete;
-    ~UniqueFd();
-
-    int get() const {
-        return fd_;
-    }
-    int release() {
-        const int fd = fd_;
-        fd_ = -1;
-        return fd;
-    }
-
-private:
-    int fd_;
-};
 
 enum class SafetyChecks { kObeyed, kIgnored };  // -I
 
