@@ -72,6 +72,7 @@ public:
                                              bool& pending_would_do) EXCLUDES(lock_);
     void cancel(const ClusterRun& run) EXCLUDES(lock_);
     bool free_later(const ClusterRun& run) EXCLUDES(lock_);
+    std::vector<ClusterRun> pending_runs() const EXCLUDES(lock_);
     void release_pending() EXCLUDES(lock_);
     Result<std::uint32_t> free_count() EXCLUDES(lock_);
     std::uint32_t free_count_if_known() const EXCLUDES(lock_);
@@ -451,6 +452,13 @@ bool Allocator::Impl::free_later(const ClusterRun& run) {
     return added == run.count;
 }
 
+std::vector<ClusterRun> Allocator::Impl::pending_runs() const {
+    const sync::MutexLock lock(lock_);
+    std::vector<ClusterRun> runs;
+    pending_.for_each([&runs](const ClusterRun& run) { runs.push_back(run); });
+    return runs;
+}
+
 void Allocator::Impl::release_pending() {
     sync::MutexLock lock(lock_);
     RunSet released;
@@ -553,6 +561,10 @@ void Allocator::cancel(const ClusterRun& run) {
 
 bool Allocator::free_later(const ClusterRun& run) {
     return impl_->free_later(run);
+}
+
+std::vector<ClusterRun> Allocator::pending_runs() const {
+    return impl_->pending_runs();
 }
 
 void Allocator::release_pending() {

@@ -2,7 +2,7 @@
 //
 // The bitmap is cut into groups of 32768 clusters; a group is read from the FAT the first time an
 // allocation or the free count needs it, so mounting a 2 TiB volume reads nothing. A cluster is
-// free, used, or pending: freed by an operation whose commit is not durable yet (ordering.h O4).
+// free, used, or pending: freed by an operation whose commit is not through yet (ordering.h O4).
 // Pending clusters count as free for statfs, not for allocation.
 //
 // Invariants
@@ -55,7 +55,9 @@ public:
     // of it was free or pending already, which only a damaged volume (cross-linked chains) can
     // bring about: the caller owes fs_error().
     bool free_later(const ClusterRun& run);
-    // The kFree phase is durable: every pending run becomes allocatable. Called by the commit only,
+    // What release_pending() will release.
+    std::vector<ClusterRun> pending_runs() const;
+    // The kFree phase is written: every pending run becomes allocatable. Called by the commit only,
     // while it still keeps transactions out.
     void release_pending();
 

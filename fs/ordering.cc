@@ -179,6 +179,7 @@ public:
 
     void stop() EXCLUDES(mutex_);
     Result<> with_transactions_stopped(const std::function<Result<>()>& work);
+    Result<> flush_freed() EXCLUDES(mutex_);
     void state_is_clean() {
         marked_.store(false);
     }
@@ -215,6 +216,7 @@ private:
     Result<> apply_held_back(Phase phase) EXCLUDES(mutex_);
     Result<> write_phase(Phase phase) EXCLUDES(mutex_);
     Result<> flush() EXCLUDES(mutex_);
+    Result<> flush_if_written() EXCLUDES(mutex_);
     Result<> free_phase(std::vector<Entry>& entries) EXCLUDES(mutex_);
     void settle(const std::vector<Entry>& entries) EXCLUDES(mutex_);
     void account(const Result<>& result) EXCLUDES(mutex_);
@@ -229,7 +231,7 @@ private:
     void kick() EXCLUDES(mutex_);
 
     Volume& volume_;
-    const std::size_t large_;
+    const std::size_t large_;  // pending blocks
 
     // The transaction lock.
     sync::RwSem transactions_{sync::LockRank::kTransaction};
@@ -248,6 +250,7 @@ private:
     std::unordered_set<cluster_t> new_clusters_ GUARDED_BY(mutex_);
     std::unordered_map<Inode*, InodeRef> noted_ GUARDED_BY(mutex_);
     std::unordered_map<Inode*, InodeRef> kept_ GUARDED_BY(mutex_);
+    bool unflushed_ GUARDED_BY(mutex_) = false;  // what the last commit freed is still in unstable_
     bool applying_ GUARDED_BY(mutex_) =
         false;  // the commit itself changes pages, for applying_phase_
     Phase applying_phase_ GUARDED_BY(mutex_) = Phase::kAllocate;
@@ -263,11 +266,14 @@ private:
     sync::Atomic<std::uint64_t> durable_{0};
     sync::Atomic<bool> is_large_{false};
 
-    // Of the commit under way; touched by its leader only, with transactions_ held exclusively.
+    // Written and not flushed: by the commit under way, and by kFree of the one before. Touched by
+    // the leader of a commit only, with transactions_ held exclusively.
     UnstableBlocks unstable_;
     std::vector<std::pair<Phase, std::uint64_t>> unstable_blocks_;
     std::vector<cache::AddressSpace*> unstable_data_;
-    bool flushed_ = false;
+    // Of the commit under way.
+    bool wrote_ = false;    // since its last flush
+    bool flushed_ = false;  // at all
 
     // The committer thread.
     sync::CondVar kicked_;
@@ -381,7 +387,7 @@ void Ordering::Impl::forget_inode(Inode& inode) {
 
 bool Ordering::Impl::pending_locked() const {
     const auto is_empty = [](const auto& set) { return set.empty(); };
-    return !noted_.empty() || !kept_.empty() ||
+    return unflushed_ || !noted_.empty() || !kept_.empty() ||
            !std::all_of(blocks_.begin(), blocks_.end(), is_empty) ||
            !std::all_of(held_.begin(), held_.end(), is_empty);
 }
@@ -593,7 +599,7 @@ Result<> Ordering::Impl::run_commit(Run& run) {
         {
             const sync::MutexLock lock(mutex_);
             run.sealed = true;
-            barrier = run.barrier;
+            barrier = run.barrier || unflushed_;
             sealed = sequence_.load();
             if (pending_locked()) {
                 sequence_.store(sealed + 1);
@@ -603,9 +609,11 @@ Result<> Ordering::Impl::run_commit(Run& run) {
         if (result.has_value() && sequence_.load() != sealed) {
             durable_.store(sealed);
         }
-        unstable_.forget();
-        unstable_blocks_.clear();
         unstable_data_.clear();
+        {
+            const sync::MutexLock lock(mutex_);
+            unflushed_ = !unstable_blocks_.empty();
+        }
         leave_task();
     }
     account(result);
@@ -648,6 +656,7 @@ Result<> Ordering::Impl::write_data(std::vector<Entry>& entries) {
         // Even if all of it was written long ago: nobody has flushed the device since.
         if (entry.size != 0) {
             unstable_data_.push_back(&file.mapping);
+            wrote_ = true;
         }
         fold(cache::filemap_fdatawrite_range(file.mapping, 0, cache::kLastByte).code());
     }
@@ -704,6 +713,7 @@ Result<> Ordering::Impl::write_phase(Phase phase) {
     }
     // O5: ascending order is also the order of the FATs.
     std::sort(blocks.begin(), blocks.end());
+    wrote_ = true;
     unstable_.add(blocks);
     for (const std::uint64_t block : blocks) {
         unstable_blocks_.emplace_back(phase, block);
@@ -728,23 +738,37 @@ Result<> Ordering::Impl::flush() {
         }
     }
     flushed_ = flushed.has_value();
+    wrote_ = false;
     unstable_.forget();
     unstable_blocks_.clear();
     unstable_data_.clear();
     return flushed;
 }
 
+Result<> Ordering::Impl::flush_freed() {
+    if (unstable_blocks_.empty()) {
+        return {};
+    }
+    TRY_VOID(flush());
+    const sync::MutexLock lock(mutex_);
+    unflushed_ = false;
+    return {};
+}
+
+Result<> Ordering::Impl::flush_if_written() {
+    return wrote_ ? flush() : Result<>();
+}
+
 // The order of this function is the whole point of the file: see ordering.h.
 Result<> Ordering::Impl::run_phases(bool barrier) {
     flushed_ = false;
+    wrote_ = false;
     std::vector<Entry> entries = entries_of_commit();
     TRY_VOID(write_data(entries));
     TRY_VOID(write_entries(entries));
 
     TRY_VOID(write_phase(Phase::kAllocate));
-    if (!unstable_data_.empty() || !unstable_blocks_.empty()) {
-        TRY_VOID(flush());
-    }
+    TRY_VOID(flush_if_written());
     {
         // From here on an entry may reach the disk that leads into them.
         const sync::MutexLock lock(mutex_);
@@ -753,9 +777,7 @@ Result<> Ordering::Impl::run_phases(bool barrier) {
     for (const Phase phase : {Phase::kLink, Phase::kEntry, Phase::kUnlink, Phase::kCut}) {
         TRY_VOID(apply_held_back(phase));
         TRY_VOID(write_phase(phase));
-        if (!unstable_blocks_.empty()) {
-            TRY_VOID(flush());
-        }
+        TRY_VOID(flush_if_written());
     }
     TRY_VOID(free_phase(entries));
     if (barrier && !flushed_) {
@@ -765,20 +787,16 @@ Result<> Ordering::Impl::run_phases(bool barrier) {
     return {};
 }
 
+// What is freed need not be durable to be used again (O4): no flush of its own, unless a size is
+// promised, or so much is free that keeping its pages would be a burden.
 Result<> Ordering::Impl::free_phase(std::vector<Entry>& entries) {
-    bool must_flush = false;
-    {
-        const sync::MutexLock lock(mutex_);
-        must_flush = !held_.at(index_of(Phase::kFree)).empty() ||
-                     !blocks_.at(index_of(Phase::kFree)).empty();
-    }
-    const bool frees = must_flush;
     TRY_VOID(apply_held_back(Phase::kFree));
     {
         const sync::MutexLock lock(mutex_);
         applying_ = true;
         applying_phase_ = Phase::kFree;
     }
+    bool must_flush = false;
     Result<> noted;
     for (const Entry& entry : entries) {
         if (!entry.is_final && noted.has_value()) {
@@ -795,12 +813,11 @@ Result<> Ordering::Impl::free_phase(std::vector<Entry>& entries) {
     }
     TRY_VOID(noted);
     TRY_VOID(write_phase(Phase::kFree));
-    if (must_flush) {
+    if (must_flush || unstable_blocks_.size() >= large_) {
         TRY_VOID(flush());
     }
-    if (frees) {
-        volume_.allocator().release_pending();
-    }
+    volume_.discard_freed();
+    volume_.allocator().release_pending();
     return {};
 }
 
@@ -859,6 +876,9 @@ void Ordering::Impl::drop_everything() {
         held_.at(phase).clear();
     }
     new_clusters_.clear();
+    unflushed_ = false;
+    unstable_.forget();
+    unstable_blocks_.clear();
 }
 
 // --- the public face ---
@@ -938,6 +958,10 @@ void Ordering::stop() {
 
 Result<> Ordering::with_transactions_stopped(const std::function<Result<>()>& work) {
     return impl_->with_transactions_stopped(work);
+}
+
+Result<> Ordering::flush_freed() {
+    return impl_->flush_freed();
 }
 
 void Ordering::state_is_clean() {

@@ -2,7 +2,7 @@
 //
 // Every change of metadata happens inside a Transaction. Nothing of it reaches the disk until a
 // commit, which lets no transaction run and then writes in phases, with a device flush between
-// them:
+// them, but for the last, whose blocks the next commit flushes:
 //
 //   - kAllocate: data of files that grew, new chains (not yet linked), new directory clusters
 //   - kLink: old tails of files -> new chains, when one FAT sector did not hold both
@@ -30,7 +30,9 @@
 //   - O3. A held-back change is never overwritten: whoever needs the entry again (a name erased in
 //     kUnlink re-created, an old tail changed twice) commits first. FatTable::is_held_back and
 //     Directory say so.
-//   - O4. A freed cluster becomes allocatable only after the kFree phase that freed it is durable.
+//   - O4. A freed cluster becomes allocatable when its commit is through: what led to it is
+//     durably gone, and its free entry is in the page and written. That may still be lost: it is
+//     flushed before anything leads to the cluster's next use, with kAllocate of the next commit.
 //   - O5. Both (all mirrored) FATs are written in the same phase, the first one first.
 //   - O6. A failed phase stops the commit: nothing that depends on it is written; everything stays
 //     pending and dirty.
@@ -119,6 +121,8 @@ public:
     void stop();
     // Runs `work` while no transaction and no commit does. Locks: as commit.
     Result<> with_transactions_stopped(const std::function<Result<>()>& work);
+    // Makes durable what the last commit freed. Under with_transactions_stopped.
+    Result<> flush_freed();
     // The clean mark was written: the next transaction writes the dirty one first. Under
     // with_transactions_stopped.
     void state_is_clean();

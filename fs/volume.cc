@@ -173,6 +173,10 @@ Result<> Volume::prepare(std::string& why) {
         why = "the root directory cannot be read";
         return root.error();
     }
+    if (options_.discard && !device_.geometry().can_discard) {
+        log(LogLevel::kWarning,
+            "mounting with \"discard\" option, but the device does not support discard");
+    }
     if (options_.commit_seconds != 0) {
         cache_.flusher().set_periodic([this] { ordering_->commit_if_due(); });
     }
@@ -297,6 +301,7 @@ Result<> Volume::clear_state_mark() {
         return Errno{error};
     }
     return ordering_->with_transactions_stopped([this]() -> Result<> {
+        TRY_VOID(ordering_->flush_freed());
         if (ordering_->anything_pending()) {
             return Errno{EBUSY};
         }
@@ -419,6 +424,23 @@ Result<std::uint64_t> Volume::trim(std::uint64_t start_bytes, std::uint64_t leng
         }));
     }
     return trimmed;
+}
+
+// Source: fat_free_clusters, which does not look at the result either: the clusters are free all
+// the same.
+void Volume::discard_freed() {
+    if (!options_.discard || !device_.geometry().can_discard) {
+        return;
+    }
+    for (const ClusterRun& run : allocator_->pending_runs()) {
+        const Result<> discarded =
+            device_.discard(geometry_.cluster_offset_bytes(run.first),
+                            std::uint64_t{run.count} << geometry_.cluster_shift);
+        if (!discarded.has_value() && !discard_failed_.exchange(true)) {
+            log(LogLevel::kWarning, "the device does not discard what was freed, error " +
+                                        std::to_string(discarded.code()));
+        }
+    }
 }
 
 // --- errors, log, clock ---

@@ -126,6 +126,9 @@ public:
     // Writes FSINFO's page with the current counts and notes the block, if they differ; part of
     // kFree. FAT32 only.
     Result<> update_fsinfo();
+    // -o discard: tells the device about what this commit has freed. Called in kFree, before the
+    // clusters can be used again.
+    void discard_freed();
     // Writes the dirty or clean mark (boot byte, its backup, FAT[1]) and flushes. Called by
     // Ordering and unmount.
     Result<> write_state_mark(bool dirty);
@@ -160,9 +163,10 @@ private:
     sync::Atomic<bool> sync_{false};
     sync::Atomic<bool> dirsync_{false};
     sync::Atomic<bool> shut_down_{false};
-    sync::Atomic<bool> unmounting_{false};    // writing is tried once more in spite of a shutdown
-    sync::Atomic<bool> damaged_{false};       // fs_error() was called: the dirty mark stays
-    sync::Atomic<bool> marked_dirty_{false};  // by us, since mount or since the last clean mark
+    sync::Atomic<bool> unmounting_{false};      // writing is tried once more in spite of a shutdown
+    sync::Atomic<bool> damaged_{false};         // fs_error() was called: the dirty mark stays
+    sync::Atomic<bool> discard_failed_{false};  // and that was said
+    sync::Atomic<bool> marked_dirty_{false};    // by us, since mount or since the last clean mark
     sync::Atomic<int> unreported_error_{0};
     // Sentences of fs_error() in the current interval.
     sync::Mutex error_log_lock_;

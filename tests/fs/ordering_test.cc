@@ -228,6 +228,109 @@ TEST_F(OrderingTest, FreedClustersAreAllocatableAfterTheCommit) {
     EXPECT_EQ(bed_.volume().statfs()->blocks_free, 0U);
 }
 
+TEST_F(OrderingTest, WhatIsFreedIsFlushedByTheNextCommit) {
+    bed_.make("a", 3 * kCluster);
+    bed_.commit();
+    take_writes();
+    ASSERT_EQ(unlink(*bed_.root(), "a").code(), 0);
+    bed_.commit();
+    take_writes();
+    EXPECT_EQ(nr_flushes_, 1U) << "of the name";
+    EXPECT_TRUE(ordering().anything_pending());
+    // The commit of the flusher, which nobody waits for.
+    EXPECT_EQ(ordering().try_commit().code(), 0);
+    EXPECT_TRUE(take_writes().empty());
+    EXPECT_EQ(nr_flushes_, 1U);
+    EXPECT_FALSE(ordering().anything_pending());
+}
+
+TEST_F(OrderingTest, AfterAFailedFlushTheFreesOfTheCommitBeforeAreWrittenAgain) {
+    InodeRef file = bed_.make("a", 3 * kCluster);
+    const cluster_t start = file->i_start;
+    bed_.commit();
+    file = {};
+    ASSERT_EQ(unlink(*bed_.root(), "a").code(), 0);
+    bed_.commit();
+    bed_.faults().add_rule({.ops = cache::kFaultFlushes});
+    EXPECT_EQ(ordering().commit().code(), EIO);
+    take_writes();
+    bed_.commit();
+    EXPECT_TRUE(first_epoch(take_writes(), fat_offset(start)).has_value());
+    EXPECT_EQ(fat_on_disk(start), 0);
+}
+
+TEST_F(OrderingTest, TheCleanMarkComesAfterTheFrees) {
+    InodeRef file = bed_.make("a", 3 * kCluster);
+    const cluster_t start = file->i_start;
+    bed_.commit();
+    file = {};
+    ASSERT_EQ(unlink(*bed_.root(), "a").code(), 0);
+    take_writes();
+    const std::uint64_t entry = fat_offset(start);
+    const std::uint64_t mark = geometry().state_offset_bytes();
+    bed_.unmount();
+    const std::vector<Write> writes = take_writes();
+    const auto frees = std::find_if(writes.begin(), writes.end(), [&](const Write& write) {
+        return entry >= write.offset && entry < write.offset + write.length &&
+               load<Le16>(write.data, entry - write.offset).get() == 0;
+    });
+    ASSERT_NE(frees, writes.end());
+    EXPECT_LT(frees->epoch, last_epoch(writes, mark).value());
+}
+
+// --- discard ---
+
+class DiscardTest : public OrderingTest {
+protected:
+    DiscardTest() {
+        bed_.unmount();
+        bed_.options().discard = true;
+        bed_.mount();
+    }
+    // What was discarded since the last call, by number of log entries before it.
+    std::vector<LogEntry> take_discards() {
+        std::vector<LogEntry> discards;
+        for (LogEntry& entry : bed_.recorder().take_log()) {
+            if (entry.kind == LogEntry::Kind::kDiscard) {
+                discards.push_back(std::move(entry));
+            }
+        }
+        return discards;
+    }
+};
+
+TEST_F(DiscardTest, TellsTheDeviceWhatACommitFreed) {
+    InodeRef file = bed_.make("a", 3 * kCluster);
+    const std::uint64_t data = data_offset(file->i_start);
+    bed_.commit();
+    EXPECT_TRUE(take_discards().empty());
+    file = {};
+    ASSERT_EQ(unlink(*bed_.root(), "a").code(), 0);
+    EXPECT_TRUE(take_discards().empty()) << "the name is still on the device";
+    bed_.commit();
+    const std::vector<LogEntry> discards = take_discards();
+    ASSERT_EQ(discards.size(), 1U);
+    EXPECT_EQ(discards[0].offset_bytes, data);
+    EXPECT_EQ(discards[0].length_bytes, 3 * kCluster);
+    bed_.commit();
+    EXPECT_TRUE(take_discards().empty());
+    expect_clean_fsck();
+}
+
+TEST_F(DiscardTest, ADeviceThatFailsToDiscardIsSaidSoOnce) {
+    bed_.faults().add_rule({.ops = cache::kFaultDiscards, .nr_hits = cache::FaultRule::kSticky});
+    for (int i = 0; i < 3; ++i) {
+        bed_.make("a", 3 * kCluster);
+        bed_.commit();
+        ASSERT_EQ(unlink(*bed_.root(), "a").code(), 0);
+        bed_.commit();
+    }
+    const std::string logged = bed_.logged();
+    EXPECT_NE(logged.find("does not discard"), std::string::npos) << logged;
+    EXPECT_EQ(logged.find("does not discard"), logged.rfind("does not discard")) << logged;
+    expect_clean_fsck();
+}
+
 TEST_F(OrderingTest, AFullVolumeReusesPendingClustersThroughACommit) {
     const std::uint64_t all = bed_.volume().statfs()->blocks_free * kCluster;
     InodeRef file = bed_.make("a");
@@ -466,7 +569,8 @@ TEST_P(OrderingFailureTest, AFailureAnywhereLeavesAllPendingAndARetryHeals) {
         bed.faults().clear_rules();
         // Data that failed before the exclusive section is written again in it: no failure then.
         EXPECT_TRUE(failed.has_value() || (acted && failed.code() == EIO)) << failed.code();
-        EXPECT_EQ(bed.volume().ordering().anything_pending(), !failed.has_value());
+        EXPECT_TRUE(bed.volume().ordering().anything_pending())
+            << "frees are flushed by the next commit";
         EXPECT_EQ(bed.volume().ordering().is_durable(sequence), failed.has_value());
         if (!acted) {
             break;
@@ -483,6 +587,8 @@ TEST_P(OrderingFailureTest, AFailureAnywhereLeavesAllPendingAndARetryHeals) {
         EXPECT_EQ(broken.output.rfind("share clusters"), shared) << broken.output;
         bed.commit();
         EXPECT_TRUE(bed.volume().ordering().is_durable(sequence));
+        bed.commit();
+        EXPECT_FALSE(bed.volume().ordering().anything_pending());
         // All of it is on the device: a crash now loses nothing.
         bed.crash();
         bed.mount();
