@@ -32,14 +32,23 @@ Result<InodeRef> mkdir(Inode& dir, std::string_view name);
 Result<> unlink(Inode& dir, std::string_view name);
 Result<> rmdir(Inode& dir, std::string_view name);
 
+// How readdir shows the two names of a rename; empty: there is no such name.
+struct RenameSpellings {
+    std::string old_before;
+    std::string new_before;
+    std::string old_after;
+    std::string new_after;
+};
+
 enum RenameFlags : unsigned {
     kRenameNoReplace = 1,
     kRenameExchange = 2
 };  // RENAME_* of renameat2; others EINVAL
 // Errors: ENOENT, EEXIST, ENOTEMPTY, ENOTDIR, EISDIR, EINVAL (directory into itself, unknown
-// flags), ENOSPC, EROFS. A rename that changes only the case of a name changes it.
-Result<> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
-                std::string_view new_name, unsigned flags);
+// flags), ENOSPC, EROFS. A rename that changes only the case of a name changes it. An exchange is
+// one step for a power cut, unless both directories are full and the names in different sectors.
+Result<RenameSpellings> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
+                               std::string_view new_name, unsigned flags);
 
 // Lists a directory: ".", "..", then the names. `visit` gets the inode number, type and the cookie
 // to resume behind it.

@@ -4,6 +4,15 @@
 // kUnlink; within one sector both change in one write. Everything that will be changed is pinned
 // first, so that after the first change nothing can fail: a rename happens or does not.
 //
+// Two names in different sectors are exchanged in three commits, by way of a third name:
+//
+//        before      third added    second given      exchanged
+//        a: X        a: X           a: Y              a: Y
+//        b: Y        b: Y           b: Y              b: X
+//                    third: X       third: X          third: X until kUnlink
+//
+// so each file has a name at any power cut. Somebody who finds a third name may remove it.
+//
 // Locking: rename_mutex whenever two directories, or a directory's place, are involved; then the
 // parents, an ancestor first, else by address; then the children, directories before files. Only
 // the holder of rename_mutex locks directories that are not each other's ancestors, so waits for
@@ -11,8 +20,11 @@
 // address among themselves.
 //
 // Source: Linux fs/namei.c vfs_rename, lock_rename; filesystems/directory-locking.rst.
+#include <array>
+#include <cstdio>
 #include <functional>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "cache/sync/sync.h"
@@ -147,7 +159,23 @@ Result<> pin_dotdot(PinnedBytes& pins, const Side& side) {
     return pin_entry(pins, TRY(side.inode->directory().dotdot_i_pos()));
 }
 
-// Requires pin_dotdot.
+// Pins all that the request will write into entries that exist.
+Result<> pin_sides(PinnedBytes& pins, const Request& request, const Side& source,
+                   const Side& target) {
+    TRY_VOID(pin_entry(pins, source.record->i_pos));
+    if (target.record.has_value()) {
+        TRY_VOID(pin_entry(pins, target.record->i_pos));
+    }
+    if (request.changes_parent()) {
+        TRY_VOID(pin_dotdot(pins, source));
+        if (request.has(kRenameExchange)) {
+            TRY_VOID(pin_dotdot(pins, target));
+        }
+    }
+    return {};
+}
+
+// Requires pin_sides.
 Result<> set_parent(const Side& side, Inode& parent) {
     if (!side.is_directory()) {
         return {};
@@ -178,33 +206,32 @@ void touch_both(const Request& request) {
     }
 }
 
-// Another name in the same directory; nothing is in the way.
-Result<> rename_here(const Request& request, const Side& source) {
+// Another name in the same directory; nothing is in the way. Returns how readdir shows it.
+Result<std::string> rename_here(const Request& request, const Side& source) {
     Inode& dir = request.old_dir;
     const ParsedName name = TRY(prepare_new_name(dir, request.new_name));
-    return run_in_transaction(dir.volume(), [&](bool& pending_would_do) -> Result<> {
+    return run_in_transaction(dir.volume(), [&](bool& pending_would_do) -> Result<std::string> {
         const DirRecord moved = TRY(dir.directory().rename(*source.record, name, pending_would_do));
         settle(*source.inode, moved.i_pos, moved.nt_case);
         touch_both(request);
-        return {};
+        return moved.name;
     });
 }
 
-// Another directory; nothing is in the way.
-Result<> move_away(const Request& request, const Side& source) {
+// Another directory; nothing is in the way. Returns how readdir shows the name there.
+Result<std::string> move_away(const Request& request, const Side& source) {
     Volume& volume = request.old_dir.volume();
     const ParsedName name = TRY(prepare_new_name(request.new_dir, request.new_name));
-    return run_in_transaction(volume, [&](bool& pending_would_do) -> Result<> {
+    return run_in_transaction(volume, [&](bool& pending_would_do) -> Result<std::string> {
         PinnedBytes pins(volume);
-        TRY_VOID(pin_entry(pins, source.record->i_pos));
-        TRY_VOID(pin_dotdot(pins, source));
+        TRY_VOID(pin_sides(pins, request, source, {}));
         const ShortEntry entry = TRY(read_short_entry(volume, source.record->i_pos));
         const DirRecord added = TRY(request.new_dir.directory().add(name, entry, pending_would_do));
         TRY_VOID(set_parent(source, request.new_dir));
         TRY_VOID(request.old_dir.directory().erase(*source.record, Phase::kUnlink));
         settle(*source.inode, added.i_pos, added.nt_case);
         touch_both(request);
-        return {};
+        return added.name;
     });
 }
 
@@ -213,11 +240,7 @@ Result<> replace_target(const Request& request, const Side& source, const Side& 
     Volume& volume = request.old_dir.volume();
     return run_in_transaction(volume, [&](bool&) -> Result<> {
         PinnedBytes pins(volume);
-        TRY_VOID(pin_entry(pins, source.record->i_pos));
-        TRY_VOID(pin_entry(pins, target.record->i_pos));
-        if (request.changes_parent()) {
-            TRY_VOID(pin_dotdot(pins, source));
-        }
+        TRY_VOID(pin_sides(pins, request, source, target));
         const ShortEntry entry = TRY(read_short_entry(volume, source.record->i_pos));
         TRY_VOID(request.new_dir.directory().replace(*target.record, entry));
         if (request.changes_parent()) {
@@ -234,28 +257,112 @@ Result<> replace_target(const Request& request, const Side& source, const Side& 
     });
 }
 
+// --- exchange
+
+// What the two entries say before any of them changes.
+struct Entries {
+    ShortEntry source;
+    ShortEntry target;
+};
+
+Result<Entries> read_entries(Volume& volume, const Side& source, const Side& target) {
+    return Entries{TRY(read_short_entry(volume, source.record->i_pos)),
+                   TRY(read_short_entry(volume, target.record->i_pos))};
+}
+
+// Inside a Transaction, with pin_sides.
+Result<> swap_entries(const Request& request, const Side& source, const Side& target,
+                      const Entries& entries) {
+    TRY_VOID(request.new_dir.directory().replace(*target.record, entries.source));
+    TRY_VOID(request.old_dir.directory().replace(*source.record, entries.target));
+    if (request.changes_parent()) {
+        TRY_VOID(set_parent(source, request.new_dir));
+        TRY_VOID(set_parent(target, request.old_dir));
+    }
+    settle(*source.inode, target.record->i_pos, target.record->nt_case);
+    settle(*target.inode, source.record->i_pos, source.record->nt_case);
+    touch_both(request);
+    return {};
+}
+
+struct ThirdName {
+    Directory* directory;
+    DirRecord record;
+};
+
+// Errors: ENOSPC when all are taken.
+Result<ParsedName> free_third_name(Inode& dir) {
+    constexpr unsigned kNrNames = 1000;
+    for (unsigned number = 0; number < kNrNames; ++number) {
+        std::array<char, sizeof("EXCHANGE.000")> name{};
+        std::snprintf(name.data(), name.size(), "EXCHANGE.%03u", number);
+        if (find_existing(dir, name.data()).code() == ENOENT &&
+            !dir.directory().is_held_back(name.data())) {
+            return parse_name(name.data(), dir.volume().options());
+        }
+    }
+    return Errno{ENOSPC};
+}
+
+// A name more for the source, in whichever directory has room. Errors: ENOSPC when neither has.
+Result<ThirdName> add_third_name(const Request& request, const Side& source) {
+    Volume& volume = request.old_dir.volume();
+    const auto add_to = [&](Inode& dir) -> Result<ThirdName> {
+        const ParsedName name = TRY(free_third_name(dir));
+        return run_in_transaction(volume, [&](bool& pending_would_do) -> Result<ThirdName> {
+            const ShortEntry entry = TRY(read_short_entry(volume, source.record->i_pos));
+            return ThirdName{&dir.directory(),
+                             TRY(dir.directory().add(name, entry, pending_would_do))};
+        });
+    };
+    Result<ThirdName> third = add_to(request.new_dir);
+    return third.code() == ENOSPC && request.changes_parent() ? add_to(request.old_dir) : third;
+}
+
+// The picture at the top of the file. Requires: nothing pending of either inode, so that its entry
+// may be copied; pin_sides.
+Result<> exchange_by_way_of(const ThirdName& third, const Request& request, const Side& source,
+                            const Side& target) {
+    Volume& volume = request.old_dir.volume();
+    const Entries entries = TRY(read_entries(volume, source, target));
+    Directory& old_directory = request.old_dir.directory();
+    const auto give_second_name = [&](bool&) {
+        return old_directory.replace(*source.record, entries.target);
+    };
+    Result<> status = volume.ordering().commit();
+    if (status.has_value()) {
+        status = run_in_transaction(volume, give_second_name);
+    }
+    if (status.has_value()) {
+        status = volume.ordering().commit();
+    }
+    const Result<> ended = run_in_transaction(volume, [&](bool&) -> Result<> {
+        // After an error all is as before; on the disk the third name goes after the first is back.
+        TRY_VOID(status.has_value() ? swap_entries(request, source, target, entries)
+                                    : old_directory.replace(*source.record, entries.source));
+        return third.directory->erase(third.record, Phase::kUnlink);
+    });
+    return status.has_value() ? ended : status;
+}
+
 Result<> exchange(const Request& request, const Side& source, const Side& target) {
     Volume& volume = request.old_dir.volume();
+    PinnedBytes pins(volume);
+    TRY_VOID(pin_sides(pins, request, source, target));
+    const std::uint32_t sector_bytes = volume.geometry().sector_bytes;
+    if (source.record->i_pos / sector_bytes != target.record->i_pos / sector_bytes) {
+        TRY_VOID(volume.ordering().commit());
+        const Result<ThirdName> third = add_third_name(request, source);
+        if (third.has_value()) {
+            return exchange_by_way_of(*third, request, source, target);
+        }
+        if (third.code() != ENOSPC) {
+            return third.error();
+        }
+        // No room for a third name: exchanged all the same, but not safe from a power cut.
+    }
     return run_in_transaction(volume, [&](bool&) -> Result<> {
-        PinnedBytes pins(volume);
-        TRY_VOID(pin_entry(pins, source.record->i_pos));
-        TRY_VOID(pin_entry(pins, target.record->i_pos));
-        if (request.changes_parent()) {
-            TRY_VOID(pin_dotdot(pins, source));
-            TRY_VOID(pin_dotdot(pins, target));
-        }
-        const ShortEntry source_entry = TRY(read_short_entry(volume, source.record->i_pos));
-        const ShortEntry target_entry = TRY(read_short_entry(volume, target.record->i_pos));
-        TRY_VOID(request.new_dir.directory().replace(*target.record, source_entry));
-        TRY_VOID(request.old_dir.directory().replace(*source.record, target_entry));
-        if (request.changes_parent()) {
-            TRY_VOID(set_parent(source, request.new_dir));
-            TRY_VOID(set_parent(target, request.old_dir));
-        }
-        settle(*source.inode, target.record->i_pos, target.record->nt_case);
-        settle(*target.inode, source.record->i_pos, source.record->nt_case);
-        touch_both(request);
-        return {};
+        return swap_entries(request, source, target, TRY(read_entries(volume, source, target)));
     });
 }
 
@@ -278,7 +385,7 @@ Result<> rename_over(const Request& request, const Side& source, const Side& tar
 }
 
 // Requires: both parents exclusively; rename_mutex unless no directory moves.
-Result<> rename_locked(const Request& request, Side& source, Side& target) {
+Result<RenameSpellings> rename_locked(const Request& request, Side& source, Side& target) {
     source = TRY(find_side(request.old_dir, request.old_name));
     Result<Side> found = find_side(request.new_dir, request.new_name);
     if (found.has_value()) {
@@ -295,19 +402,29 @@ Result<> rename_locked(const Request& request, Side& source, Side& target) {
         return Errno{EEXIST};
     }
     const bool same_inode = target.inode && &*target.inode == &*source.inode;
+    RenameSpellings spellings;
+    spellings.old_before = source.record->name;
+    spellings.new_before = target.record.has_value() ? target.record->name : std::string();
+    spellings.old_after = spellings.old_before;
+    spellings.new_after = spellings.new_before;
     if (same_spelling || (same_inode && !same_entry) ||
         (same_entry && request.has(kRenameExchange))) {
-        return {};  // "source == target" in vfs_rename
+        return spellings;  // "source == target" in vfs_rename
     }
     TRY_VOID(check_rename(request, source, target));
     const ChildLocks locks(source, target);
     if (request.has(kRenameExchange)) {
-        return exchange(request, source, target);
+        TRY_VOID(exchange(request, source, target));
+        return spellings;
     }
     if (target.record.has_value() && !same_entry) {
-        return rename_over(request, source, target);
+        TRY_VOID(rename_over(request, source, target));
+    } else {
+        spellings.new_after = TRY(request.changes_parent() ? move_away(request, source)
+                                                           : rename_here(request, source));
     }
-    return request.changes_parent() ? move_away(request, source) : rename_here(request, source);
+    spellings.old_after = same_entry ? spellings.new_after : std::string();
+    return spellings;
 }
 
 bool is_directory_at(Inode& dir, std::string_view name) {
@@ -315,7 +432,8 @@ bool is_directory_at(Inode& dir, std::string_view name) {
     return record.has_value() && ((*record)->attr & kAttrDirectory) != 0;
 }
 
-Result<> rename_in_one_directory(const Request& request, Side& source, Side& target) {
+Result<RenameSpellings> rename_in_one_directory(const Request& request, Side& source,
+                                                Side& target) {
     Inode& dir = request.old_dir;
     {
         const sync::WriteGuard guard(dir.i_rwsem);
@@ -328,7 +446,8 @@ Result<> rename_in_one_directory(const Request& request, Side& source, Side& tar
     return rename_locked(request, source, target);
 }
 
-Result<> rename_between_directories(const Request& request, Side& source, Side& target) {
+Result<RenameSpellings> rename_between_directories(const Request& request, Side& source,
+                                                   Side& target) {
     Inode* first = &request.old_dir;
     Inode* second = &request.new_dir;
     const sync::MutexLock rename_lock(first->volume().rename_mutex);
@@ -343,8 +462,8 @@ Result<> rename_between_directories(const Request& request, Side& source, Side& 
 
 }  // namespace
 
-Result<> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
-                std::string_view new_name, unsigned flags) {
+Result<RenameSpellings> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
+                               std::string_view new_name, unsigned flags) {
     constexpr unsigned kKnown = kRenameNoReplace | kRenameExchange;
     if ((flags & ~kKnown) != 0 || flags == kKnown) {
         return Errno{EINVAL};
@@ -355,10 +474,12 @@ Result<> rename(Inode& old_dir, std::string_view old_name, Inode& new_dir,
     const Request request{old_dir, old_name, new_dir, new_name, flags};
     Side source;
     Side target;
-    TRY_VOID(request.changes_parent() ? rename_between_directories(request, source, target)
-                                      : rename_in_one_directory(request, source, target));
+    RenameSpellings spellings =
+        TRY(request.changes_parent() ? rename_between_directories(request, source, target)
+                                     : rename_in_one_directory(request, source, target));
     target = {};  // a replaced file's clusters are freed before the commit
-    return commit_if_sync(old_dir.volume());
+    TRY_VOID(commit_if_sync(old_dir.volume()));
+    return spellings;
 }
 
 }  // namespace wbfat::fs::inline WBFAT_RT

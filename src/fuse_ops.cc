@@ -283,23 +283,23 @@ void op_rename(fuse_req_t request, fuse_ino_t parent, const char* name, fuse_ino
     Server& server = server_of(request);
     fs::Inode& dir = inode_of(request, parent);
     fs::Inode& new_dir = inode_of(request, new_parent);
-    const std::string canonical = canonical_name(dir, name);
-    const std::string new_canonical = canonical_name(new_dir, new_name);
-    const Result<> renamed = fs::rename(dir, name, new_dir, new_name, flags);
-    const std::string now = canonical_name(dir, name);
-    const std::string new_now = canonical_name(new_dir, new_name);
-    const bool is_respelled = is_other_spelling(canonical, name) ||
-                              is_other_spelling(new_canonical, new_name) ||
-                              is_other_spelling(now, name) || is_other_spelling(new_now, new_name);
+    const Result<fs::RenameSpellings> renamed = fs::rename(dir, name, new_dir, new_name, flags);
+    if (!renamed.has_value()) {
+        return reply_errno(request, renamed.error().value);
+    }
+    const bool is_respelled = is_other_spelling(renamed->old_before, name) ||
+                              is_other_spelling(renamed->new_before, new_name) ||
+                              is_other_spelling(renamed->old_after, name) ||
+                              is_other_spelling(renamed->new_after, new_name);
     const bool told = is_respelled && server.invalidator.expire_all_entries();
-    reply_result(request, renamed);
-    if (renamed.has_value() && !told) {
-        forget_spellings(server, parent, canonical, name);
-        forget_spellings(server, new_parent, new_canonical, new_name);
+    reply_errno(request, 0);
+    if (!told) {
+        forget_spellings(server, parent, renamed->old_before, name);
+        forget_spellings(server, new_parent, renamed->new_before, new_name);
         // The kernel moves its dentry to the new name as spelled, and with it the timeout of a
         // canonical name.
-        forget_spelled_otherwise(server, parent, now, name);
-        forget_spelled_otherwise(server, new_parent, new_now, new_name);
+        forget_spelled_otherwise(server, parent, renamed->old_after, name);
+        forget_spelled_otherwise(server, new_parent, renamed->new_after, new_name);
     }
 }
 

@@ -317,8 +317,16 @@ TEST_P(PowerCutTest, LeavesNothingWorseThanLostClustersAndEveryPromiseKept) {
     }
 }
 
+// What was freed is thrown away as soon as it may be used again.
+Plan discarding(Plan plan) {
+    plan.spec.options.discard = true;
+    plan.name += "Discarding";
+    return plan;
+}
+
 INSTANTIATE_TEST_SUITE_P(Volumes, PowerCutTest,
-                         testing::Values(plan_for(16, 8, 512, 1), plan_for(16, 16, 512, 4),
+                         testing::Values(plan_for(16, 8, 512, 1),
+                                         discarding(plan_for(16, 16, 512, 4)),
                                          plan_for(16, 32, 4096, 1), plan_for(32, 34, 512, 1)),
                          [](const auto& made) { return made.param.name; });
 
@@ -392,6 +400,50 @@ std::vector<Script> scripts() {
              w.sync_directory(kRootObject);
              w.write_at(file, 300 * 512, 40 * 512);
              w.move_to(file, {to, "g.dat"});
+             w.sync_directory(kRootObject);
+         }},
+        {"ExchangeNamesInDifferentSectors",
+         [](W& w) {
+             const ObjectId one = w.create_at({kRootObject, "one.dat"}, 3000);
+             for (unsigned i = 0; i < 20; ++i) {
+                 w.create_at({kRootObject, "x" + std::to_string(i) + ".dat"}, 0);
+             }
+             const ObjectId other = w.create_at({kRootObject, "other.dat"}, 5000);
+             w.sync_file(one);
+             w.sync_file(other);
+             w.exchange(one, other);
+             w.sync_directory(kRootObject);
+             w.exchange(one, other);
+             w.exchange(other, one);
+             w.sync_directory(kRootObject);
+         }},
+        {"ExchangeAFileAndADirectoryOfDifferentParents",
+         [](W& w) {
+             const ObjectId from = w.make_directory_at({kRootObject, "from"});
+             const ObjectId to = w.make_directory_at({kRootObject, "to"});
+             const ObjectId file = w.create_at({from, "f.dat"}, 3000);
+             const ObjectId directory = w.make_directory_at({to, "d"});
+             const ObjectId inside = w.create_at({directory, "inside.dat"}, 2000);
+             w.sync_file(file);
+             w.sync_file(inside);
+             w.exchange(file, directory);
+             w.sync_directory(kRootObject);
+             w.exchange(file, directory);
+             w.sync_directory(kRootObject);
+         }},
+        {"ExchangeWhatIsNotOnTheDiskYet",
+         [](W& w) {
+             const ObjectId to = w.make_directory_at({kRootObject, "to"});
+             const ObjectId grown = w.create_at({kRootObject, "grown.dat"}, 700);
+             const ObjectId cut = w.create_at({to, "cut.dat"}, 9000);
+             w.sync_file(grown);
+             w.sync_file(cut);
+             w.resize(cut, 900);
+             w.write_at(grown, 700, 4000);
+             w.exchange(grown, cut);
+             w.resize(cut, 0);
+             w.write_at(grown, 4700, 600);
+             w.exchange(grown, cut);
              w.sync_directory(kRootObject);
          }},
     };

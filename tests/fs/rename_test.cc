@@ -283,10 +283,23 @@ TEST_P(RenameTest, AFileUnlinkedWhileOpenDoesNotDisturbWhoTookItsPlace) {
     EXPECT_EQ(fixture_.text(root(), "old"), "new");
 }
 
-TEST_P(RenameTest, AFullDirectoryThatCannotGrowKeepsTheOldName) {
-    if (GetParam().fat_bits == 32 || GetParam().fat_bits == 12) {
-        GTEST_SKIP() << "needs the fixed root of 512 entries";
+// A root of 512 entries that cannot grow.
+class RenameInAFixedRootTest : public testing::TestWithParam<VolumeShape> {
+protected:
+    Inode& root() {
+        return fixture_.root();
     }
+    int rename_root(std::string_view old_name, std::string_view new_name, unsigned flags = 0) {
+        return rename(root(), old_name, root(), new_name, flags).code();
+    }
+
+    NamesFixture fixture_{GetParam()};
+};
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RenameInAFixedRootTest, testing::Values(kFat16, kFat16Sector4096),
+                         [](const auto& shape) { return std::string(shape.param.label); });
+
+TEST_P(RenameInAFixedRootTest, AFullDirectoryKeepsTheOldName) {
     fixture_.put(root(), "F0", "x");
     for (int i = 1; i < 512; ++i) {
         ASSERT_EQ(create(root(), "F" + std::to_string(i)).code(), 0);
@@ -296,6 +309,110 @@ TEST_P(RenameTest, AFullDirectoryThatCannotGrowKeepsTheOldName) {
     EXPECT_EQ(lookup(root(), "a name that needs more slots").code(), ENOENT);
     EXPECT_EQ(rename_root("F0", "G0"), 0) << "one slot is rewritten in place";
     fixture_.expect_clean();
+}
+
+// Two files in the root whose names are in different sectors, and as many between them as it takes.
+void put_two_apart(NamesFixture& fixture, const VolumeShape& shape) {
+    fixture.put(fixture.root(), "first", "one");
+    for (std::uint32_t i = 0; i < shape.sector_bytes / 32; ++i) {
+        ASSERT_EQ(create(fixture.root(), "F" + std::to_string(i)).code(), 0);
+    }
+    fixture.put(fixture.root(), "second", "two");
+    fixture.commit();
+}
+
+TEST_P(RenameTest, AnExchangeBetweenSectorsLeavesNoThirdName) {
+    put_two_apart(fixture_, GetParam());
+    const std::vector<std::string> names = fixture_.names(root());
+    for (const char* const first : {"two", "one", "two"}) {
+        SCOPED_TRACE(first);
+        ASSERT_EQ(rename_root("first", "second", kRenameExchange), 0);
+        EXPECT_EQ(fixture_.names(root()), names);
+        EXPECT_EQ(fixture_.text(root(), "first"), first);
+    }
+    // What is written now must find the new entries.
+    fixture_.put(root(), "first", "two is longer now");
+    fixture_.put(root(), "second", "1");
+    fixture_.expect_clean();
+    EXPECT_EQ(fixture_.names(root()), names);
+    EXPECT_EQ(fixture_.text(root(), "first"), "two is longer now");
+    EXPECT_EQ(fixture_.text(root(), "second"), "1ne");
+}
+
+TEST_P(RenameTest, AThirdNameThatIsTakenIsLeftAlone) {
+    put_two_apart(fixture_, GetParam());
+    fixture_.put(root(), "exchange.000", "somebody's");
+    ASSERT_EQ(rename_root("first", "second", kRenameExchange), 0);
+    EXPECT_EQ(fixture_.text(root(), "exchange.000"), "somebody's");
+    EXPECT_EQ(lookup(root(), "exchange.001").code(), ENOENT);
+    EXPECT_EQ(fixture_.text(root(), "first"), "two");
+    fixture_.expect_clean();
+}
+
+TEST_P(RenameInAFixedRootTest, AnExchangeWithoutRoomForAThirdNameIsDoneAllTheSame) {
+    put_two_apart(fixture_, GetParam());
+    for (unsigned i = 0; create(root(), "G" + std::to_string(i)).has_value(); ++i) {
+    }
+    ASSERT_EQ(rename_root("first", "second", kRenameExchange), 0);
+    EXPECT_EQ(fixture_.text(root(), "first"), "two");
+    EXPECT_EQ(fixture_.text(root(), "second"), "one");
+    fixture_.expect_clean();
+    EXPECT_EQ(fixture_.text(root(), "first"), "two");
+}
+
+// Fails the n-th write or flush of an exchange, for every n.
+TEST_P(RenameTest, AnExchangeThatFailsLeavesBothNamesAsTheyWere) {
+    unsigned nr_failures = 0;
+    for (std::uint64_t hit = 1;; ++hit) {
+        SCOPED_TRACE(hit);
+        NamesFixture fixture(GetParam());
+        put_two_apart(fixture, GetParam());
+        const std::vector<std::string> names = fixture.names(fixture.root());
+        cache::FaultyDevice& faults = fixture.test().faults();
+        const auto rule = faults.add_rule(
+            {.ops = std::uint8_t{cache::kFaultWrites | cache::kFaultFlushes}, .first_hit = hit});
+        const int code =
+            rename_code(fixture.root(), "first", fixture.root(), "second", kRenameExchange);
+        const bool acted = faults.acts(rule) != 0;
+        faults.clear_rules();
+        EXPECT_EQ(code, acted ? EIO : 0);
+        nr_failures += acted ? 1 : 0;
+        const auto check = [&] {
+            EXPECT_EQ(fixture.names(fixture.root()), names);
+            EXPECT_EQ(fixture.text(fixture.root(), "first"), acted ? "one" : "two");
+            EXPECT_EQ(fixture.text(fixture.root(), "second"), acted ? "two" : "one");
+        };
+        check();
+        fixture.commit();
+        fixture.crash_and_mount();
+        check();
+        if (!acted) {
+            break;
+        }
+    }
+    EXPECT_GE(nr_failures, 4U);
+}
+
+TEST_P(RenameTest, TellsHowTheNamesAreShown) {
+    fixture_.put(root(), "A long Name.txt", "x");
+    fixture_.put(root(), "Target.txt", "y");
+    const auto told = [&](std::string_view old_name, std::string_view new_name, unsigned flags) {
+        const Result<RenameSpellings> names = rename(root(), old_name, root(), new_name, flags);
+        EXPECT_EQ(names.code(), 0);
+        return std::vector<std::string>{names->old_before, names->new_before, names->old_after,
+                                        names->new_after};
+    };
+    using Names = std::vector<std::string>;
+    EXPECT_EQ(told("ALONGN~1.TXT", "TARGET.TXT", kRenameExchange),
+              (Names{"A long Name.txt", "Target.txt", "A long Name.txt", "Target.txt"}));
+    EXPECT_EQ(told("a LONG name.txt.", "Other.txt..", 0),
+              (Names{"A long Name.txt", "", "", "Other.txt"}));
+    EXPECT_EQ(told("other.TXT", "OTHER.txt", 0),
+              (Names{"Other.txt", "Other.txt", "OTHER.txt", "OTHER.txt"}));
+    EXPECT_EQ(told("other.txt", "target.txt", 0),
+              (Names{"OTHER.txt", "Target.txt", "", "Target.txt"}));
+    EXPECT_EQ(told("target.txt", "target.TXT", kRenameExchange),
+              (Names{"Target.txt", "Target.txt", "Target.txt", "Target.txt"}));
 }
 
 // --- power cuts

@@ -190,6 +190,23 @@ void CrashWorkload::move_to(ObjectId object, const Key& to) {
     EXPECT_EQ(rename(*old_dir, from.second, *new_dir, to.second, 0).code(), 0);
 }
 
+void CrashWorkload::exchange(ObjectId one, ObjectId other) {
+    const CrashHistory::Position start = now();
+    const Key first = objects_.at(one).key;
+    const Key second = objects_.at(other).key;
+    note("exchange " + path_of(first) + " and " + path_of(second));
+    const InodeRef old_dir = inode_of(first.first);
+    const InodeRef new_dir = inode_of(second.first);
+    // The third name of fs/rename.cc, as readdir shows it and as fsck.fat is understood here.
+    for (const char* const third : {"EXCHANGE.000", "exchange.000"}) {
+        history_.set_name({second.first, third}, one, start);
+        history_.set_name({second.first, third}, kNoObject, start);
+    }
+    put(other, first, start);
+    put(one, second, start);
+    EXPECT_EQ(rename(*old_dir, first.second, *new_dir, second.second, kRenameExchange).code(), 0);
+}
+
 void CrashWorkload::sync_file(ObjectId file) {
     note("fsync " + path_of(objects_.at(file).key));
     bed_.fsync(inode_of(file));
@@ -280,6 +297,14 @@ void CrashWorkload::move_directory() {
         return;
     }
     move_to(dir, {into, objects_.at(dir).key.second});
+}
+
+void CrashWorkload::exchange_two() {
+    const ObjectId one = chance(75) ? pick_file() : pick_directory(false);
+    const ObjectId other = chance(75) ? pick_file() : pick_directory(false);
+    if (one != kNoObject && other != kNoObject && !is_below(one, other) && !is_below(other, one)) {
+        exchange(one, other);
+    }
 }
 
 void CrashWorkload::shrink() {
@@ -389,7 +414,7 @@ void CrashWorkload::step() {
         void (*run)(CrashWorkload&);
     };
     using W = CrashWorkload;
-    static constexpr std::array<Choice, 16> kChoices{{
+    static constexpr std::array<Choice, 17> kChoices{{
         {14, [](W& w) { w.create(); }},
         {12, [](W& w) { w.append(); }},
         {4, [](W& w) { w.overwrite(); }},
@@ -397,6 +422,7 @@ void CrashWorkload::step() {
         {4, [](W& w) { w.replace(false); }},
         {13, [](W& w) { w.rename_file(); }},
         {4, [](W& w) { w.move_directory(); }},
+        {4, [](W& w) { w.exchange_two(); }},
         {7, [](W& w) { w.shrink(); }},
         {4, [](W& w) { w.grow(); }},
         {8, [](W& w) { w.shrink_and_grow(); }},

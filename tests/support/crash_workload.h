@@ -40,6 +40,7 @@ public:
     void write_at(ObjectId file, std::size_t offset, std::size_t length);
     void resize(ObjectId file, std::size_t size);
     void move_to(ObjectId object, const Key& to);
+    void exchange(ObjectId one, ObjectId other);
     void unlink_object(ObjectId file, bool keep_open);
     void remove_empty(ObjectId directory);
     void sync_file(ObjectId file);
@@ -86,6 +87,7 @@ private:
     void replace(bool synced);
     void rename_file();
     void move_directory();
+    void exchange_two();
     void shrink();
     void grow();
     void shrink_and_grow();
