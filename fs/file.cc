@@ -166,13 +166,18 @@ File::File(InodeRef inode, Flags flags) : inode_(std::move(inode)), flags_(flags
 }
 
 File::~File() {
-    Volume& volume = inode_->volume();
-    const bool flush_on_close = volume.options().flush || volume.device().geometry().removable;
-    if (!wrote_.load(std::memory_order_relaxed) || !flush_on_close || inode_->nlink == 0) {
-        return;
-    }
     // Nobody is left to hear of an error here; the mapping's errseq keeps it for the next opener.
-    static_cast<void>(sync_if(true, *inode_).has_value());
+    static_cast<void>(write_on_close().has_value());
+}
+
+// Source: fat_file_release. Differs: waits, and commits.
+Result<> File::write_on_close() {
+    Volume& volume = inode_->volume();
+    const bool is_wanted = volume.options().flush || volume.device().geometry().removable;
+    if (!is_wanted || inode_->nlink == 0 || !wrote_.exchange(false)) {
+        return {};
+    }
+    return sync_if(true, *inode_);
 }
 
 Result<> File::read(std::uint64_t offset_bytes, std::size_t length_bytes, cache::PageVec& out) {
@@ -265,8 +270,9 @@ Result<> File::flush() {
     if (inode_->is_directory()) {
         return {};
     }
+    const Result<> written = write_on_close();
     const int error = advance_wb_err();
-    return error == 0 ? Result<>{} : Result<>{Errno{error}};
+    return error == 0 ? written : Result<>{Errno{error}};
 }
 
 Result<> File::fallocate(int mode, std::uint64_t offset_bytes, std::uint64_t length_bytes) {

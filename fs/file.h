@@ -30,8 +30,7 @@ public:
     };
 
     File(InodeRef inode, Flags flags);
-    // Last close of a written file: with -o flush or on a removable device its data and metadata
-    // are written.
+    // Last close: writes what no flush() has seen, as stores to a mapping that outlives close(2).
     ~File();
     File(const File&) = delete;
     File& operator=(const File&) = delete;
@@ -50,8 +49,9 @@ public:
     // Data, then whatever metadata is needed to find it again, then the device's cache.
     // Errors: a writeback error this open has not heard of yet; errors of the commit or the flush.
     Result<> fsync(bool datasync);
-    // close(2) of one descriptor: reports a writeback error this open has not heard of. Does not
-    // write.
+    // close(2) of one descriptor. With -o flush or on a removable device what was written through
+    // this open is durable afterwards. Errors: a writeback error this open has not heard of yet;
+    // errors of the commit.
     Result<> flush();
     // mode 0 and FALLOC_FL_KEEP_SIZE; else EOPNOTSUPP. Errors: EFBIG, ENOSPC.
     Result<> fallocate(int mode, std::uint64_t offset_bytes, std::uint64_t length_bytes);
@@ -59,6 +59,8 @@ public:
     Result<std::uint64_t> lseek(std::uint64_t offset_bytes, int whence);
 
 private:
+    // Does what close(2) owes, once for what was written so far.
+    Result<> write_on_close();
     // The errno this open has not heard of yet, or 0; it has now.
     int advance_wb_err();
 
