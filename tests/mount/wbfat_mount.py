@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,8 @@ VFAT_OPTIONS = "utf8,fmask=022,dmask=022,tz=UTC"
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 AT_FDCWD = -100
+CLONE_NEWNS = 0x20000
+MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 
 
@@ -59,6 +62,25 @@ def need_fuse():
 
 def need_root():
     need(os.geteuid() == 0, "this needs root")
+
+
+def let_others_use_fuse(directory):
+    """Where /dev/fuse is root's alone, this process and its children go on with one that is not.
+
+    It is a node of our own, bound over /dev/fuse in a mount namespace that nobody else sees and that ends with us.
+    """
+    fuse = os.stat("/dev/fuse")
+    if fuse.st_mode & 0o006 == 0o006:
+        return
+    libc_call("unshare", CLONE_NEWNS)
+    mount_call("none", "/", None, MS_REC | MS_PRIVATE)
+    place = directory / "dev"
+    place.mkdir()
+    mount_call("tmpfs", place, "tmpfs", 0)
+    os.mknod(place / "fuse", stat.S_IFCHR, fuse.st_rdev)
+    os.chmod(place / "fuse", 0o666)
+    mount_call(place / "fuse", "/dev/fuse", None, MS_BIND)
+    libc_call("umount2", os.fsencode(place), MNT_DETACH)
 
 
 def run(*command, timeout=DEADLINE_SECONDS, **options):
@@ -98,6 +120,10 @@ def libc_call(name, *arguments):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+def mount_call(source, target, kind, flags):
+    return libc_call("mount", os.fsencode(source), os.fsencode(target), kind and kind.encode(), ctypes.c_ulong(flags), None)
 
 
 def renameat2(old, new, flags):

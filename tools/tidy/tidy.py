@@ -7,6 +7,7 @@
     tidy.py --headers   every header compiles alone
     tidy.py --clang     every source of the build in the current directory compiles under clang with its
                         thread-safety analysis (needs compile_commands.json; produces no objects)
+    tidy.py --clang-tidy   the same with clang-tidy and the tree's .clang-tidy: takes long, no part of the tests
 
 A rule is a function of one Source that yields (line, message); tests/tools/tidy_test.py breaks each on purpose.
 """
@@ -352,20 +353,27 @@ def clang_command(entry):
     return ["clang++", *kept, *WARNINGS, *THREAD_SAFETY, "-Wno-unknown-warning-option", "-fsyntax-only"]
 
 
-def run_clang(_):
+def compile_commands():
     build = pathlib.Path(os.environ.get("MESON_BUILD_ROOT", "."))
-    entries = json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
-    commands = {}
-    for entry in entries:
-        command = clang_command(entry)
-        commands[entry["file"]] = (["env", "-C", entry["directory"], *command], None)
-    return run_all(commands)
+    return json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
+
+
+def run_clang(_):
+    return run_all({entry["file"]: (["env", "-C", entry["directory"], *clang_command(entry)], None)
+                    for entry in compile_commands()})
+
+
+def run_clang_tidy(_):
+    def command(entry):
+        return ["clang-tidy", "--quiet", "-p", entry["directory"], "--extra-arg=-Wno-unknown-warning-option", entry["file"]]
+    return run_all({entry["file"]: (["env", "-C", entry["directory"], *command(entry)], None) for entry in compile_commands()})
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group()
-    for name, run in (("format", run_format), ("shell", run_shell), ("headers", run_headers), ("clang", run_clang)):
+    for name, run in (("format", run_format), ("shell", run_shell), ("headers", run_headers), ("clang", run_clang),
+                      ("clang-tidy", run_clang_tidy)):
         what.add_argument(f"--{name}", dest="run", action="store_const", const=run)
     parser.set_defaults(run=run_rules)
     complaints = parser.parse_args().run(tree())

@@ -1,0 +1,95 @@
+#!/usr/bin/env python3
+"""Goal: eight threads that truncate, write, map and sync files find every byte right, and so do fsck.fat and mtools.
+Method: wbfat-stress on a mount whose cache is smaller than the files, for each FAT type, with and without -o sync, on
+an image and on a loop device. Unmounted, the volume goes to fsck.fat -n, and mcopy reads every file, which must be as
+the run's manifest says: that is computed from what was written, not from what a read has returned.
+
+    stress_test.py                                   some hundred operations of each thread on each volume
+    stress_test.py --seconds 600                     ten minutes on each; a line for each on standard error
+    stress_test.py --seconds 600 -k fat12_sync_loop  one of them, to run several at once
+
+$WBFAT, $MKFS_WBFAT and $WBFAT_STRESS name the programs; $WBFAT_SEED repeats the choices.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import sys
+
+import wbfat_mount
+from wbfat_mount import program, run
+
+STRESS = os.environ.get("WBFAT_STRESS", "wbfat-stress")
+# FAT bits: MiB of the volume and arguments of mkfs.fat. The smallest is full most of the time.
+VOLUMES = {12: (15, "-s", "8"), 16: (128,), 32: (256,)}
+# Threads with files of their own; and threads that meet in the same pages, while files change their names.
+MANNERS = {"own": (), "shared": ("--shared", "--names")}
+
+
+SHORT_RUN = ("--ops", 150)
+
+
+class Settings:
+    length = SHORT_RUN
+
+
+class StressTest(wbfat_mount.MountCase):
+    def stress(self, bits, options, on_loop, manner):
+        mib, *mkfs = VOLUMES[bits]
+        image = self.make_image(mib, "-F", bits, *mkfs)
+        device = self.loop(image) if on_loop else image
+        mount = self.mount(device, ",".join(("utf8", "cache_size=16M", *options)))
+        manifest = self.directory / "manifest"
+        seed = ["--seed", os.environ["WBFAT_SEED"]] if "WBFAT_SEED" in os.environ else []
+        stressed = run(STRESS, "truncate", mount, "--threads", 8, *Settings.length, "--manifest", manifest, "--json",
+                       *MANNERS[manner], *seed, timeout=wbfat_mount.WATCHDOG_SECONDS)
+        self.assertEqual(stressed.returncode, 0, stressed.stdout + stressed.stderr + mount.log())
+        self.unmount(mount)
+        self.read_with_mtools(device, manifest)
+        return json.loads(stressed.stdout)
+
+    def read_with_mtools(self, device, manifest):
+        copies = self.directory / "copies"
+        copies.mkdir()
+        read = run(program("mcopy"), "-n", "-i", device, "::*", copies, timeout=wbfat_mount.WATCHDOG_SECONDS,
+                   env={**os.environ, "MTOOLS_SKIP_CHECK": "1"})
+        self.assertEqual(read.returncode, 0, read.stderr)
+        verified = run(STRESS, "verify", manifest, copies, timeout=wbfat_mount.WATCHDOG_SECONDS)
+        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
+
+    def test_mtools_would_see_a_wrong_byte(self):
+        image = self.make_image(16)
+        mount = self.mount(image, "utf8")
+        manifest = self.directory / "manifest"
+        stressed = run(STRESS, "truncate", mount, "--ops", 200, "--manifest", manifest)
+        self.assertEqual(stressed.returncode, 0, stressed.stdout + stressed.stderr)
+        victim = max(mount.path.iterdir(), key=lambda path: path.stat().st_size)
+        with open(victim, "r+b") as file:
+            byte = file.read(1)[0]
+            file.seek(0)
+            file.write(bytes([byte ^ 1]))
+        self.unmount(mount)
+        with self.assertRaisesRegex(AssertionError, victim.name):
+            self.read_with_mtools(image, manifest)
+
+
+def add_volumes():
+    for bits, sync, on_loop, manner in itertools.product(VOLUMES, (False, True), (False, True), MANNERS):
+        name = "_".join((f"fat{bits}", "sync" if sync else "default", "loop" if on_loop else "image", manner))
+
+        def test(self, name=name, bits=bits, sync=sync, on_loop=on_loop, manner=manner):
+            report = self.stress(bits, ("sync",) if sync else (), on_loop, manner)
+            print(f"{name}: {json.dumps(report)}", file=sys.stderr)
+        setattr(StressTest, f"test_{name}", test)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=0)
+    arguments, sys.argv[1:] = parser.parse_known_args()
+    if arguments.seconds:
+        Settings.length = ("--seconds", arguments.seconds)
+        wbfat_mount.WATCHDOG_SECONDS += arguments.seconds
+    add_volumes()
+    wbfat_mount.main()
