@@ -32,8 +32,6 @@ constexpr std::size_t kScanBatch = 128;
 // again this often.
 constexpr sync::Nanoseconds kSleepMax = 50ms;
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
 // Anonymous memory that costs nothing until touched.
 class Mapping {
 public:
@@ -47,21 +45,21 @@ public:
     Mapping& operator=(const Mapping&) = delete;
 
     Result<> map(std::size_t size_bytes) {
-        const std::size_t size = size_bytes + kHugePage;
-        void* const base = mmap(nullptr, size, PROT_READ | PROT_WRITE,
+        void* const base = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
                                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (base == MAP_FAILED) {
             return Errno{ENOMEM};
         }
         base_ = base;
-        size_ = size;
-        // Only a hint: first touches of a sequential writer are cheaper by far.
-        static_cast<void>(madvise(aligned(), size_bytes, MADV_HUGEPAGE));
+        size_ = size_bytes;
+        // Only a hint. A huge page is zeroed as a whole at its first touch, out of memory that no
+        // cache and often no host has seen lately; small ones come from what was just freed. Of the
+        // daemon's processor time for a sequential write that is a third.
+        static_cast<void>(madvise(base, size_bytes, MADV_NOHUGEPAGE));
         return {};
     }
-    std::byte* aligned() const {
-        const auto address = reinterpret_cast<std::uintptr_t>(base_);
-        return static_cast<std::byte*>(base_) + ((kHugePage - address % kHugePage) % kHugePage);
+    std::byte* base() const {
+        return static_cast<std::byte*>(base_);
     }
 
 private:
@@ -179,10 +177,10 @@ void PageFrames::set_alloc_timeout(sync::Nanoseconds timeout) {
 
 Page* PageFrames::Impl::construct_page_locked(PageFrames& frames) {
     const std::uint64_t number = first_untouched++;
-    std::byte* const place = page_memory.aligned() + number * sizeof(Page);
+    std::byte* const place = page_memory.base() + number * sizeof(Page);
     // Never destroyed: a Page is trivially destructible and lives as long as the arena.
     auto* const page = new (place) Page;
-    page->data = frame_memory.aligned() + number * kPageSize;
+    page->data = frame_memory.base() + number * kPageSize;
     page->frames = &frames;
     return page;
 }
