@@ -31,6 +31,9 @@ constexpr milliseconds kMaxPause{200};
 // What must have been written while a writer slept, per sleeping writer, to let it go although
 // dirty pages still exceed the limit: as much as the largest request dirties.
 constexpr std::uint64_t kProgressPages = 256;
+// Background writeback starts at so much however large the cache is: a stream is written while it
+// comes, and what an fsync finds to do is bounded.
+constexpr std::uint64_t kBackgroundMaxBytes = 32ULL << 20;
 // Between passes that wrote nothing: the dirty pages belong to a commit in progress, or to a dead
 // device.
 constexpr milliseconds kIdlePause{20};
@@ -187,7 +190,8 @@ Flusher::Impl::Impl(PageCache& cache) : cache_(cache) {
         background = ratio / 2;
     }
     limit_pages_ = std::max<std::uint64_t>(frames * ratio / 100, 1);
-    background_pages_ = frames * background / 100;
+    background_pages_ =
+        std::min<std::uint64_t>(frames * background / 100, kBackgroundMaxBytes >> kPageShift);
     {
         const sync::MutexLock lock(list_lock_);
         next_period_ = sync::monotonic_now() + from_centisecs(options.dirty_writeback_centisecs);

@@ -78,6 +78,19 @@ TEST(FlusherTest, WritesInTheBackgroundAboveTheThreshold) {
     EXPECT_EQ(bed.cache().stats().throttle_waits, 0U);
 }
 
+TEST(FlusherTest, ALargeCacheDoesNotLetMoreBytesGatherInTheBackground) {
+    constexpr std::uint64_t kMostBytes = 32U << 20;
+    TestBed bed({.cache = {.cache_size_bytes = 256U << 20,
+                           .dirty_ratio = 80,
+                           .dirty_background_ratio = 50,
+                           .dirty_writeback_centisecs = 0}});
+    bed.write(0, pattern(0, kMostBytes + 64 * kPageSize, 1));
+    bed.flusher().balance_dirty_pages(bed.mapping());
+    eventually([&] { return bed.cache().stats().nr_dirty <= kMostBytes / kPageSize; },
+               "background writeback");
+    EXPECT_EQ(bed.cache().stats().throttle_waits, 0U);
+}
+
 TEST(FlusherTest, PausedItDoesNothingButExplicitWorkRuns) {
     TestBed bed({.cache = {.cache_size_bytes = 8U << 20,
                            .dirty_writeback_centisecs = 1,
