@@ -101,6 +101,14 @@ bool mode_can_be_kept(const Inode& inode, mode_t mode) {
     return write == all_write || (write == 0 && can_hold_read_only);
 }
 
+// Returns whether it was another time. A kernel that gathers writes tells the time of the last one
+// before every fsync, and most often it is known already: then no commit is due.
+bool set_time(timespec& field, const timespec& time) {
+    const bool changes = field.tv_sec != time.tv_sec || field.tv_nsec != time.tv_nsec;
+    field = time;
+    return changes;
+}
+
 // Applies mode and times under the Transaction. Locks: i_rwsem exclusively.
 void apply_attributes(Inode& inode, const AttrChange& change) {
     const MountOptions& options = inode.volume().options();
@@ -116,12 +124,10 @@ void apply_attributes(Inode& inode, const AttrChange& change) {
         attributes.attr = attr;
     }
     if (change.mtime) {
-        attributes.mtime = truncate_mtime(*change.mtime, options);
-        changed = true;
+        changed |= set_time(attributes.mtime, truncate_mtime(*change.mtime, options));
     }
     if (change.atime) {
-        attributes.atime = truncate_atime(*change.atime, options);
-        changed = true;
+        changed |= set_time(attributes.atime, truncate_atime(*change.atime, options));
     }
     if (changed) {
         inode.mark_dirty();

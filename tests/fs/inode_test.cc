@@ -6,6 +6,7 @@
 
 #include "cache/writeback.h"
 #include "fs/dir.h"
+#include "fs/file.h"
 #include "fs/namei.h"
 
 #include "tests/support/volume_fixture.h"
@@ -216,6 +217,19 @@ TEST_F(InodeTest, TouchingTwiceInTwoSecondsIsOneChange) {
     EXPECT_FALSE(bed_.volume().ordering().anything_pending());
     bed_.set_time(1'700'000'002);
     file->touch_mtime();
+    EXPECT_TRUE(bed_.volume().ordering().anything_pending());
+}
+
+TEST_F(InodeTest, SettingTheTimeItHasIsNoChange) {
+    bed_.mount();
+    const InodeRef file = bed_.make("a", 10);
+    bed_.commit();
+    AttrChange change;
+    change.mtime = timespec{.tv_sec = file->attributes.mtime.tv_sec + 1, .tv_nsec = 5};
+    ASSERT_EQ(setattr(*file, change).code(), 0);
+    EXPECT_FALSE(bed_.volume().ordering().anything_pending());
+    change.mtime->tv_sec += 1;
+    ASSERT_EQ(setattr(*file, change).code(), 0);
     EXPECT_TRUE(bed_.volume().ordering().anything_pending());
 }
 
