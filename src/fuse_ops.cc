@@ -60,7 +60,7 @@ DirHandle& dir_of(const fuse_file_info* info) {
 }
 
 bool caches_nothing(const Server& server) {
-    return server.options.kernel_cache == KernelCache::kNone;
+    return server.options.kernel_cache_mode() == KernelCache::kNone;
 }
 
 double attr_timeout(const Server& server) {
@@ -162,7 +162,7 @@ void op_init(void* user_data, fuse_conn_info* connection) {
     want(FUSE_CAP_SPLICE_READ, false);
     want(FUSE_CAP_SPLICE_WRITE, false);
     want(FUSE_CAP_SPLICE_MOVE, false);
-    const bool writeback = server.options.kernel_cache == KernelCache::kWriteback;
+    const bool writeback = server.options.kernel_cache_mode() == KernelCache::kWriteback;
     want(FUSE_CAP_WRITEBACK_CACHE, writeback);
     if (writeback) {
         connection->time_gran = kTimeGranularityNs;
@@ -456,7 +456,7 @@ void op_fallocate(fuse_req_t request, fuse_ino_t, int mode, off_t offset, off_t 
 void op_lseek(fuse_req_t request, fuse_ino_t, off_t offset, int whence, fuse_file_info* info) {
     // A kernel that gathers writes knows sizes that have not reached us. Left alone it answers from
     // these, and as we would: all is data up to the end.
-    if (server_of(request).options.kernel_cache == KernelCache::kWriteback) {
+    if (server_of(request).options.kernel_cache_mode() == KernelCache::kWriteback) {
         return reply_errno(request, ENOSYS);
     }
     if (offset < 0) {

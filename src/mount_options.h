@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,7 @@ enum class BugAction : std::uint8_t { kPanic, kShutdown, kContinue };
 struct DaemonOptions {
     fs::MountOptions fs;
     cache::PageCacheOptions cache;
-    KernelCache kernel_cache = KernelCache::kAuto;
+    std::optional<KernelCache> kernel_cache;  // as asked for
     BugAction bug = BugAction::kShutdown;
     cache::Protocol protocol;
     std::string assertions;  // "NAME:STATE,..", for cache::set_assertions
@@ -40,6 +41,12 @@ struct DaemonOptions {
     std::string stats_file;  // counters are written here at unmount; empty: nowhere
     bool remount = false;
     std::vector<std::string> kernel;  // for mount(2) and fusermount3, as given
+
+    // Gathered writes are 3-4 times as fast when they are small; not with -o sync, where each must
+    // be on the disk before its call returns.
+    KernelCache kernel_cache_mode() const {
+        return kernel_cache.value_or(fs.sync ? KernelCache::kAuto : KernelCache::kWriteback);
+    }
 };
 
 // uid, gid and the masks of the caller; a tenth of the memory for the cache, 1 GiB at most.

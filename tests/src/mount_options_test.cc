@@ -79,6 +79,15 @@ TEST(MountOptionsTest, PassesKernelOptionsOnAndSwallowsFstabsWords) {
     EXPECT_EQ(options.kernel, (std::vector<std::string>{"nosuid", "allow_other"}));
 }
 
+TEST(MountOptionsTest, TheKernelGathersWritesUnlessEachMustBeOnTheDisk) {
+    EXPECT_EQ(parsed("").kernel_cache_mode(), KernelCache::kWriteback);
+    EXPECT_EQ(parsed("sync").kernel_cache_mode(), KernelCache::kAuto);
+    EXPECT_EQ(parsed("sync,async").kernel_cache_mode(), KernelCache::kWriteback);
+    EXPECT_EQ(parsed("cache=auto").kernel_cache_mode(), KernelCache::kAuto);
+    EXPECT_EQ(parsed("cache=writeback,sync").kernel_cache_mode(), KernelCache::kWriteback);
+    EXPECT_EQ(parsed("cache=none").kernel_cache_mode(), KernelCache::kNone);
+}
+
 TEST(MountOptionsTest, ReadsSizes) {
     EXPECT_EQ(*parse_size("4096"), 4096U);
     EXPECT_EQ(*parse_size("512K"), 512U << 10);
