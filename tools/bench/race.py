@@ -2,10 +2,16 @@
 """The race: fio jobs on wbfat and on the peers installed here, side by side in one run.
 
 Each round runs every job on every filesystem, one after the other, so that what the machine does to one it does to
-all. Printed are medians and the ratio of wbfat to each peer. Needs root (mounting peers) and the packages fio,
-fusefat, exfat-fuse, exfatprogs. Everything mounted is unmounted.
+all. Printed are the machine with its load, the medians, and the ratio of wbfat to each peer. Everybody works on a loop
+device over a file of --directory. Needs root (mounting peers) and the packages fio, fusefat, exfat-fuse, exfatprogs.
+Everything mounted is unmounted.
 
-    tools/bench/race.py --wbfat build/src/wbfat --mkfs build/tools/mkfs/mkfs.wbfat
+What is compared: a write job ends with fsync, and its time counts. wbfat writes data, FAT and entry in their order and
+flushes the device between them; exfat-fuse writes all and flushes once; fusefat has no fsync, so its figures end before
+anything need be on the disk. The peers send each write on; wbfat lets the kernel gather them (cache=writeback). Compare
+like with like by
+
+    tools/bench/race.py --wbfat build/src/wbfat --mkfs build/tools/mkfs/mkfs.wbfat --also cache=auto
 """
 
 import argparse
@@ -38,16 +44,16 @@ def run(*command, **kwargs):
 
 
 class Wbfat:
-    name = "wbfat"
-
-    def __init__(self, arguments):
+    def __init__(self, arguments, options=""):
         self.arguments = arguments
+        self.name = f"wbfat {options}" if options else "wbfat"
+        self.options = ["-o", options] if options else []
 
     def format(self, image):
         run(self.arguments.mkfs, "-F", "32", "-C", image, str(IMAGE_MIB * 1024))
 
     def mount(self, image, point):
-        run(self.arguments.wbfat, image, point, *self.arguments.options)
+        run(self.arguments.wbfat, image, point, *self.options)
 
 
 class ExfatFuse:
@@ -126,12 +132,31 @@ def measure(filesystem, job, workdir):
         os.unlink(image)
 
 
+def load():
+    with open("/proc/loadavg", encoding="ascii") as file:
+        return file.read().split()[0]
+
+
+def machine():
+    """One line that says where and what was measured, but for the load."""
+    model = "an unknown CPU"
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    tree = os.path.dirname(os.path.abspath(__file__))
+    commit = subprocess.run(["git", "-C", tree, "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return (f"{os.cpu_count()} x {model}, Linux {os.uname().release}, fio on a {IMAGE_MIB} MiB volume on a loop device, "
+            f"commit {commit.stdout.strip() or 'unknown'}")
+
+
 def print_table(results, filesystems, rounds):
     names = [f.name for f in filesystems]
-    print(f"\nMiB/s, medians of {rounds}; in brackets wbfat's ratio to the peer\n")
+    print(f"\nMiB/s, medians of {rounds}; in brackets wbfat's ratio to the other\n")
     print("| job | " + " | ".join(names) + " |")
     print("|---" * (len(names) + 1) + "|")
-    for job in JOBS:
+    for job in results:
         medians = {}
         for name in names:
             values = [v for v in results[job][name] if v is not None]
@@ -153,26 +178,33 @@ def main():
     parser.add_argument("--mkfs", required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", help="write all figures there")
-    parser.add_argument("options", nargs="*", help="further arguments of wbfat, after --")
+    parser.add_argument("--also", action="append", default=[], metavar="OPTIONS", help="wbfat once more, mounted with -o OPTIONS")
+    parser.add_argument("--job", action="append", choices=list(JOBS), help="only this job (may be repeated)")
+    parser.add_argument("--directory", help="where the image files lie (the usual place for temporary files)")
     arguments = parser.parse_args()
+    arguments.wbfat = os.path.abspath(arguments.wbfat)
+    arguments.mkfs = os.path.abspath(arguments.mkfs)
 
-    filesystems = [Wbfat(arguments)]
+    filesystems = [Wbfat(arguments)] + [Wbfat(arguments, options) for options in arguments.also]
     for peer, program in ((ExfatFuse(), "mount.exfat-fuse"), (Fusefat(), "fusefat")):
         if shutil.which(program):
             filesystems.append(peer)
         else:
             print(f"{peer.name} is not installed, left out", file=sys.stderr)
 
-    results = {job: {f.name: [] for f in filesystems} for job in JOBS}
-    with tempfile.TemporaryDirectory(prefix="wbfat-race.") as workdir:
+    jobs = arguments.job or list(JOBS)
+    results = {job: {f.name: [] for f in filesystems} for job in jobs}
+    load_before = load()
+    with tempfile.TemporaryDirectory(prefix="wbfat-race.", dir=arguments.directory) as workdir:
         for round_number in range(arguments.rounds):
-            for job in JOBS:
+            for job in jobs:
                 for filesystem in filesystems:
                     print(f"round {round_number + 1}: {job}: {filesystem.name}", file=sys.stderr)
                     results[job][filesystem.name].append(measure(filesystem, job, workdir))
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(results, file, indent=1)
+    print(f"{machine()}; load {load_before} before, {load()} after")
     print_table(results, filesystems, arguments.rounds)
 
 
