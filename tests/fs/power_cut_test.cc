@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <set>
@@ -336,7 +337,7 @@ struct Script {
     std::function<void(CrashWorkload&)> run;
 };
 
-std::vector<Script> scripts() {
+std::vector<Script> rename_scripts() {
     using W = CrashWorkload;
     return {
         {"RemoveADirectoryAFileWasRenamedOutOf",
@@ -402,6 +403,12 @@ std::vector<Script> scripts() {
              w.move_to(file, {to, "g.dat"});
              w.sync_directory(kRootObject);
          }},
+    };
+}
+
+std::vector<Script> exchange_scripts() {
+    using W = CrashWorkload;
+    return {
         {"ExchangeNamesInDifferentSectors",
          [](W& w) {
              const ObjectId one = w.create_at({kRootObject, "one.dat"}, 3000);
@@ -447,6 +454,12 @@ std::vector<Script> scripts() {
              w.sync_directory(kRootObject);
          }},
     };
+}
+
+std::vector<Script> scripts() {
+    std::vector<Script> all = rename_scripts();
+    std::ranges::move(exchange_scripts(), std::back_inserter(all));
+    return all;
 }
 
 class PowerCutScriptTest : public PowerCutControlTest,

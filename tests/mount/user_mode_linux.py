@@ -16,7 +16,7 @@ import wbfat_mount
 
 KERNEL = "linux.uml"
 # As wbfat's own: names in UTF-8, times in UTC. iocharset does not matter beside utf8, but its table must load.
-VFAT_OPTIONS = wbfat_mount.VFAT_OPTIONS + ",codepage=437,iocharset=iso8859-1"
+VFAT_OPTIONS = wbfat_mount.KERNELS_OPTIONS + ",codepage=437,iocharset=iso8859-1"
 BOOT_SECONDS = 120
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)

@@ -28,7 +28,8 @@ DEADLINE_SECONDS = 60
 WATCHDOG_SECONDS = 240
 # How the kernel's answers were taken; uid and gid are root's. With cache=writeback it is FUSE that answers some of them
 # before it asks: a full volume and the two seconds of mtime show later than with vfat.
-VFAT_OPTIONS = "utf8,fmask=022,dmask=022,tz=UTC,cache=auto"
+KERNELS_OPTIONS = "utf8,fmask=022,dmask=022,tz=UTC"  # that the kernel's vfat knows too
+VFAT_OPTIONS = KERNELS_OPTIONS + ",cache=auto"
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1

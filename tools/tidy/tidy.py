@@ -283,7 +283,7 @@ def tree():
     sources = []
     for folder, folders, files in os.walk(ROOT):
         folders[:] = [name for name in folders if not name.startswith(("build", ".git", ".cache", "__pycache__"))]
-        for name in files:
+        for name in set(files) - {".git"}:  # a file where the tree is a worktree of another
             path = pathlib.Path(folder, name)
             data = path.read_bytes()
             if b"\0" not in data and len(data) < 4 << 20:
