@@ -52,14 +52,15 @@ TEST(ExplainTest, TellsTheMailInFiveSentences) {
         text += chapter.sentence + "\n";
     }
     EXPECT_THAT(steps, ElementsAre(0, 2, 8, 10, 13));
-    EXPECT_EQ(text,
-              "CPU1 ends a writeback: it clears PG_writeback. Then it is delayed, before it wakes "
-              "anybody.\n"
-              "CPU2 sets PG_writeback again: the next writeback of the same page has begun.\n"
-              "CPU3 sees PG_writeback set, and goes to sleep until it is clear.\n"
-              "CPU1 goes on with the end of its writeback, 1, and wakes CPU3.\n"
-              "CPU3 takes that wake-up for the end of 2, does not look again, and goes on: "
-              "BUG_ON(PageWriteback(page)).\n");
+    EXPECT_EQ(
+        text,
+        "CPU1 ends a writeback: it clears PG_writeback. Then it is delayed, before it wakes "
+        "anybody.\n"
+        "CPU2 sets PG_writeback again: the next writeback of the same page has begun.\n"
+        "CPU3 sees PG_writeback set, and goes to sleep until it is clear.\n"
+        "CPU1 goes on with the end of its writeback (1) and wakes CPU3.\n"
+        "CPU3 takes that wake-up for the end of the writeback that has just begun (2), does not "
+        "look again, and goes on: BUG_ON(PageWriteback(page)).\n");
     EXPECT_EQ(told.seen_write, 2);
 }
 

@@ -250,9 +250,9 @@ private:
             return fmt::format("{} wakes {}.", task_name(culprits_.woke), whom);
         }
         return result_.accused == PG_writeback
-                   ? fmt::format("{} goes on with the end of its writeback, {}, and wakes {}.",
+                   ? fmt::format("{} goes on with the end of its writeback ({}) and wakes {}.",
                                  task_name(culprits_.woke), ended, whom)
-                   : fmt::format("{} wakes {}, because of {}.", task_name(culprits_.woke), whom,
+                   : fmt::format("{} wakes {}, because of ({}).", task_name(culprits_.woke), whom,
                                  ended);
     }
 
@@ -264,10 +264,14 @@ private:
         }
         if (culprits_.woke >= 0 && culprits_.ended >= 0 && culprits_.ended < culprits_.set) {
             return fmt::format(
-                "{} takes that wake-up for the end of {}, does not look again, and goes on: {}.",
-                name, set, what);
+                "{} takes that wake-up for the end of {} ({}), does not look again, and goes on: "
+                "{}.",
+                name,
+                result_.accused == PG_writeback ? "the writeback that has just begun"
+                                                : "what it waits for",
+                set, what);
         }
-        return fmt::format("{}: {}, since {}.", name, what, set);
+        return fmt::format("{}: {}, since ({}).", name, what, set);
     }
 
     // --- deadlock

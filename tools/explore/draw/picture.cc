@@ -462,7 +462,8 @@ private:
         }
     }
 
-    // In the middle of the widest stretch of [begin, end] that no arrow crosses.
+    // In the middle of the widest stretch of [begin, end] that no arrow crosses; only the first
+    // word where there is no room for more.
     void place_between(double begin, double end, double baseline, const std::string& text,
                        const std::string& style) {
         std::vector<double> cuts = {begin, end};
@@ -480,12 +481,17 @@ private:
                 widest = i;
             }
         }
-        if (text_width(text, kTinySize, Weight::kRegular) + 8 > cuts[widest + 1] - cuts[widest]) {
+        const double room = cuts[widest + 1] - cuts[widest] - 8;
+        const auto fits = [room](const std::string& words) {
+            return text_width(words, kTinySize, Weight::kRegular) <= room;
+        };
+        const std::string words = fits(text) ? text : text.substr(0, text.find(' '));
+        if (!fits(words)) {
             return;
         }
         label({.x = (cuts[widest] + cuts[widest + 1]) / 2,
                .baseline = baseline,
-               .text = text,
+               .text = words,
                .size = kTinySize,
                .anchor = Anchor::kMiddle,
                .style = style});

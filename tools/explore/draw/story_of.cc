@@ -491,11 +491,11 @@ private:
             }
         }
         if (explanation_.seen_write >= 0) {
-            story_.arrows.push_back({.kind = Arrow::Kind::kSaw,
-                                     .from_box = box_of(explanation_.seen_write),
-                                     .to_box = box_of(failing_step()),
-                                     .text = fmt::format("what {} finds was written here",
-                                                         task_name(step(failing_step()).task))});
+            story_.arrows.push_back(
+                {.kind = Arrow::Kind::kSaw,
+                 .from_box = box_of(explanation_.seen_write),
+                 .to_box = box_of(failing_step()),
+                 .text = fmt::format("seen by {}", task_name(step(failing_step()).task))});
         }
     }
 
