@@ -33,14 +33,6 @@
 #include "fs/namei.h"
 #include "fs/namei_support.h"
 
-#if defined(__SANITIZE_THREAD__)
-// A rename turns the tree, and with it the order of two directories' locks, upside down. The
-// detector remembers the old order; see Locking above for why there is no ring.
-extern "C" const char* __tsan_default_suppressions() {  // NOLINT(bugprone-reserved-identifier)
-    return "deadlock:rename_between_directories\n";
-}
-#endif
-
 namespace wbfat::fs::inline WBFAT_RT {
 
 namespace {
