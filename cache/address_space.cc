@@ -69,7 +69,8 @@ AddressSpace::AddressSpace(PageCache& cache, BlockDevice& device, AddressSpaceOp
       device_(device),
       ops_(ops),
       stable_pages_(stable_pages),
-      name_(std::move(name)) {}
+      name_(std::move(name)),
+      name_tag_(sync::point_tag(name_)) {}
 
 AddressSpace::~AddressSpace() {
     // Whoever took the last page out (reclaim, a completion ending its writeback) may still be
@@ -86,6 +87,7 @@ std::string AddressSpace::name() const {
 
 void AddressSpace::rename(std::string name) {
     const sync::SpinLockGuard guard(name_lock_);
+    name_tag_.store(sync::point_tag(name));
     name_.swap(name);
 }
 

@@ -116,6 +116,10 @@ public:
     }
     std::string name() const;
     void rename(std::string name);
+    // The name as points compare it.
+    std::uint32_t name_tag() const {
+        return name_tag_.load();
+    }
 
     std::uint64_t i_size() const {
         return i_size_.load(std::memory_order_acquire);
@@ -146,9 +150,14 @@ private:
     // For reports, which may run in any context.
     mutable sync::SpinLock name_lock_;
     std::string name_ GUARDED_BY(name_lock_);
+    sync::Relaxed<std::uint32_t> name_tag_;
 
     sync::Atomic<std::uint64_t> i_size_{0};
 };
+
+inline sync::PointSubject point_subject(const AddressSpace& mapping) {
+    return {.file = mapping.name_tag()};
+}
 
 // Records a writeback error for every opener of the mapping and for the whole cache (syncfs).
 // Context: any, completions too. Source: mapping_set_error.

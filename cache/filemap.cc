@@ -411,7 +411,7 @@ Result<> zero_range(AddressSpace& mapping, std::uint64_t from_bytes, std::uint64
         Page& page = *TRY(write_begin(mapping, position, length));
         std::memset(page.data + offset, 0, length);
         write_end(mapping, page, position, length);
-        WBFAT_POINT("zero_range:unlocked");
+        WBFAT_POINT("zero_range:unlocked", mapping);
         position += length;
     }
     return {};
@@ -444,6 +444,8 @@ Result<> filemap_flush(AddressSpace& mapping) {
 
 void filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t first_bytes,
                              std::uint64_t last_bytes) {
+    const sync::RoleGuard role(sync::Role::kSyncWriter);
+    WBFAT_POINT("fdatawait:begin", mapping);
     const pgoff_t end = page_index(last_bytes);
     pgoff_t index = page_index(first_bytes);
     while (index <= end) {

@@ -58,6 +58,9 @@ struct CAPABILITY("page") Page {
     sync::Atomic<LruList> lru_list{LruList::kNone};
     sync::Atomic<AddressSpace*> mapping{nullptr};  // null: not in any mapping (truncated or free)
     pgoff_t index = 0;
+    // The mapping's name_tag when the page came into it, for points that stand where the mapping
+    // may be gone already.
+    sync::Relaxed<std::uint32_t> name_tag{0};
     std::byte* data = nullptr;  // the frame; constant after construction
 
     // LRU and free-list links, guarded by PageFrames' lock.
@@ -78,6 +81,16 @@ inline bool page_test(const Page& page, PageFlag flag) {
 inline void get_page(Page& page) {
     page.refcount.fetch_add(1, std::memory_order_relaxed);
 }
+// What a point at `page` is about. Reads nothing that may be gone: good in any context.
+inline sync::PointSubject point_subject(const Page& page) {
+    return {.file = page.name_tag.load(), .page = page.index};
+}
+inline sync::PointSubject point_subject(const Page& page, PageFlag waited_for) {
+    return {.file = page.name_tag.load(),
+            .page = page.index,
+            .what = waited_for == PG_locked ? "locked" : "writeback"};
+}
+
 // For whoever found the page where nothing keeps it, as reclaim on the LRU: fails when the last
 // reference is gone. Source: folio_try_get.
 bool try_get_page(Page& page);

@@ -172,7 +172,7 @@ void BioBuilder::submit() {
     }
     trace_segments(TraceKind::kSubmit, bio, bio.offset_bytes);
     remember_hashes(bio);
-    WBFAT_POINT("bio:before_submit");
+    WBFAT_POINT("bio:before_submit", mapping_);
     mapping_.device().submit(bio);
 }
 

@@ -30,7 +30,7 @@ bool dirty_page(Page& page, BlockMask blocks) REQUIRES(page) {
     if ((old & PG_dirty) != 0) {
         return false;
     }
-    WBFAT_POINT("set_dirty:flagged");
+    WBFAT_POINT("set_dirty:flagged", page);
     // Stable: the page lock is held.
     AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed);
     if (mapping == nullptr) {
@@ -110,7 +110,7 @@ void unlock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
         return;
     }
     const std::uint64_t old = page.flags.fetch_xor(PG_locked, std::memory_order_release);
-    WBFAT_POINT("unlock_page:cleared");
+    WBFAT_POINT("unlock_page:cleared", page);
     if ((old & PG_waiters) != 0) {
         wake_up_page_bit(page, PG_locked);
     }
@@ -161,7 +161,7 @@ BlockMask clear_page_dirty_for_io(Page& page) {
         assert_dirty_mark(page);
     }
     page.dirty_blocks = 0;
-    WBFAT_POINT("clear_dirty:cleared");
+    WBFAT_POINT("clear_dirty:cleared", page);
     return blocks;
 }
 
@@ -203,10 +203,10 @@ void prepare_page_writeback(Page& page) {
         return;
     }
     if (!try_prepare_page_writeback(page)) {
-        WBFAT_POINT("wait_writeback:seen");
+        WBFAT_POINT("wait_writeback:seen", page);
         static_cast<void>(wait_on_page_bit_common(page, PG_writeback, Interruptible::kNo,
                                                   WaitBehavior::kExclusive));
-        WBFAT_POINT("wait_writeback:woken");
+        WBFAT_POINT("wait_writeback:woken", page);
     }
 }
 
@@ -272,7 +272,7 @@ void start_writeback(Page& page, Towrite towrite) REQUIRES(page) {
         counters.nr_writeback.add();
     }
     trace_page(TraceKind::kSetWriteback, page, counters.nr_writeback.value());
-    WBFAT_POINT("set_writeback:done");
+    WBFAT_POINT("set_writeback:done", page);
 }
 
 // Returns the flag word before; with the queue lock the sleepers are awake by then.
@@ -356,7 +356,7 @@ void wake_writeback_waiters(Page& page, const EndHold& hold, std::uint64_t old, 
     if (how == EndClear::kSplit) {
         hold.assert_not_reused();
         waiters = page_test(page, PG_waiters);
-        WBFAT_POINT("end_writeback:waiters_read");
+        WBFAT_POINT("end_writeback:waiters_read", page);
     }
     if (waiters) {
         hold.assert_not_reused();
@@ -386,10 +386,11 @@ void give_up_end(Page& page, EndLock end_lock) NO_THREAD_SAFETY_ANALYSIS {  // a
 
 void end_page_writeback(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // locks under one protocol only
     const Protocol protocol = current_protocol();
+    WBFAT_POINT("end_writeback:begin", page);
     // switch: end-lock, 9.3 (4). With the lock, set and clear are serialised as the mail wishes;
     // and a completion waits for whoever waits, lock in hand, for this very completion.
     if (protocol.end_lock == EndLock::kYes) {
-        WBFAT_POINT("end_writeback:before_lock");
+        WBFAT_POINT("end_writeback:before_lock", page);
         lock_page(page);
     }
     // The xor sets a clear bit, and the page stays under writeback for ever; the other two only
@@ -416,7 +417,7 @@ void end_page_writeback(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // locks under 
         counters.nr_writeback.sub();
         counters.pages_written.add();
     }
-    WBFAT_POINT("end_writeback:cleared");
+    WBFAT_POINT("end_writeback:cleared", page);
     wake_writeback_waiters(page, hold, old, protocol.end);
     frames.page_came_clean();
     if (protocol.end_lock == EndLock::kYes) {
@@ -430,10 +431,10 @@ void wait_on_page_writeback(Page& page) {
     // page lock, be kept waiting by one writeback after the other.
     const OuterWait again = current_protocol().wait;
     while (page_test(page, PG_writeback)) {
-        WBFAT_POINT("wait_writeback:seen");
+        WBFAT_POINT("wait_writeback:seen", page);
         static_cast<void>(
             wait_on_page_bit_common(page, PG_writeback, Interruptible::kNo, WaitBehavior::kShared));
-        WBFAT_POINT("wait_writeback:woken");
+        WBFAT_POINT("wait_writeback:woken", page);
         if (again == OuterWait::kIf) {
             return;
         }

@@ -326,6 +326,12 @@ private:
         entry_.state.store(flags, std::memory_order_relaxed);
     }
 
+    // What the points are about. A kDrop sleeper's page may be anybody's.
+    sync::PointSubject subject() const {
+        return behavior_ == WaitBehavior::kDrop ? sync::PointSubject{.what = "locked"}
+                                                : point_subject(page_, entry_.bit);
+    }
+
     bool must_leave() const {
         return state_ == Interruptible::kKillable && entry_.task->interrupted();
     }
@@ -336,7 +342,7 @@ private:
             if (must_leave()) {
                 return false;
             }
-            WBFAT_POINT("wait:before_sleep");
+            WBFAT_POINT("wait:before_sleep", subject());
             entry_.task->park();
         }
         return true;
@@ -347,7 +353,7 @@ private:
     bool sleep_and_recheck() {
         for (;;) {
             enqueue_again();  // A1 to A4
-            WBFAT_POINT("wait:queued");
+            WBFAT_POINT("wait:queued", subject());
             const bool is_set = page_test(page_, entry_.bit);  // A5
             if (behavior_ == WaitBehavior::kDrop) {
                 put_page(page_);  // A6: from here the page may be anybody's
@@ -355,7 +361,7 @@ private:
             if (is_set) {
                 static_cast<void>(sleep_until_flagged());  // A7
             }
-            WBFAT_POINT("wait:woken");
+            WBFAT_POINT("wait:woken", subject());
             if (behavior_ != WaitBehavior::kDrop && try_to_finish()) {  // A8
                 return false;
             }
@@ -397,11 +403,11 @@ private:
             if (behavior_ == WaitBehavior::kDrop) {
                 put_page(page_);  // C5: from here the page may be anybody's
             }
-            WBFAT_POINT("wait:queued");
+            WBFAT_POINT("wait:queued", subject());
             if (!sleep_until_flagged()) {
                 return true;
             }
-            WBFAT_POINT("wait:woken");
+            WBFAT_POINT("wait:woken", subject());
             const std::uint32_t flags = entry_.state.load(std::memory_order_relaxed);
             if (behavior_ != WaitBehavior::kExclusive || (flags & kDone) != 0) {
                 return false;  // C6 d, e
@@ -442,7 +448,7 @@ Result<> wait_on_page_bit_common(Page& page, PageFlag bit, Interruptible state,
 }
 
 void wake_up_page_bit(Page& page, PageFlag bit) {
-    WBFAT_POINT("wake:before_queue_lock");
+    WBFAT_POINT("wake:before_queue_lock", page, bit);
     Bucket& bucket = bucket_for(page);
     WakeKey key{.page = page, .bit = bit, .protocol = current_protocol()};
     const sync::SpinLockGuard guard(bucket.lock);
@@ -458,7 +464,7 @@ std::uint64_t clear_page_bit_and_wake(Page& page, PageFlag bit) {
             return old;
         }
     }
-    WBFAT_POINT("wake:before_queue_lock");
+    WBFAT_POINT("wake:before_queue_lock", page, bit);
     Bucket& bucket = bucket_for(page);
     WakeKey key{.page = page, .bit = bit, .protocol = current_protocol()};
     const sync::SpinLockGuard guard(bucket.lock);

@@ -170,6 +170,7 @@ Result<Page*> add_new_page(AddressSpace& mapping, pgoff_t index)
     Page& page = *TRY(frames.alloc());
     BUG_ON(!trylock_page(page), "P4");
     page.index = index;
+    page.name_tag.store(mapping.name_tag());
     page.mapping.store(&mapping);
     get_page(page);  // the slot's
     bool out_of_memory = false;

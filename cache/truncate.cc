@@ -82,7 +82,7 @@ void delete_all_pages(AddressSpace& mapping, pgoff_t start)
         }
         // Under the page lock: once seen clear it stays clear until the page is out.
         wait_on_page_writeback(*page);
-        WBFAT_POINT("truncate:before_delete");
+        WBFAT_POINT("truncate:before_delete", *page);
         delete_locked_pages(mapping, {&page, 1});
     }
 }
@@ -164,7 +164,7 @@ void truncate_pagecache(AddressSpace& mapping, std::uint64_t new_size_bytes) {
 
 void truncate_setsize(AddressSpace& mapping, std::uint64_t new_size_bytes) {
     mapping.i_size_write(new_size_bytes);
-    WBFAT_POINT("truncate:size_written");
+    WBFAT_POINT("truncate:size_written", mapping);
     truncate_pagecache(mapping, new_size_bytes);
 }
 

@@ -351,7 +351,7 @@ Page* WritebackIter::next(const Result<>& previous)
         }
         done_index_ = page->index;
         if (prepare(*page)) {
-            WBFAT_POINT("write_cache_pages:prepared");
+            WBFAT_POINT("write_cache_pages:prepared", *page);
             page_ = page;
             dirty_ = clear_page_dirty_for_io(*page);
             return page_;
@@ -469,6 +469,8 @@ Result<> mpage_writepages(AddressSpace& mapping, WritebackControl& wbc) {
 }
 
 Result<> do_writepages(AddressSpace& mapping, WritebackControl& wbc) {
+    const sync::RoleGuard role(wbc.sync_mode == WB_SYNC_ALL ? sync::Role::kSyncWriter
+                                                            : sync::current_task().role());
     // Source's loop has no end; a mount that can never get memory must still be able to say so.
     constexpr int kMaxTries = 50;
     constexpr std::chrono::milliseconds kPause{20};

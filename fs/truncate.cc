@@ -169,6 +169,7 @@ Result<> zero_fill(Inode& inode, std::uint64_t from, std::uint64_t to) {
             TRY_VOID(cache::zero_range(inode.mapping(), at, step_end));
             inode.note_size_change();
         }
+        WBFAT_POINT("cont_expand:zeroed", inode.mapping());
         volume.cache().flusher().balance_dirty_pages(inode.mapping());
         at = step_end;
     }
@@ -197,6 +198,7 @@ Result<> sync_expansion(Inode& inode, std::uint64_t start, std::uint64_t size) {
     cache::ErrSeq::Cursor since = mapping.wb_err.sample();
     // (a)
     int error = cache::filemap_fdatawrite_range(mapping, start, size - 1).code();
+    WBFAT_POINT("sync_expansion:written", mapping);
     // (b), (c): the inode's pages, its entry and the FAT blocks it depends on.
     const int pages_error =
         volume.cache().flusher().write_inode_now(mapping, cache::WB_SYNC_ALL).code();

@@ -10,14 +10,18 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "cache/assertions.h"
 #include "cache/base/check.h"
 #include "cache/counters.h"
 #include "cache/device/file_device.h"
+#include "cache/device/latency_device.h"
 #include "cache/filemap.h"
 #include "cache/oops.h"
 #include "cache/page_cache.h"
+#include "cache/sync/point_actions.h"
+#include "cache/sync/point_rules.h"
 #include "cache/trace.h"
 #include "cache/watchdog.h"
 #include "fs/volume.h"
@@ -151,6 +155,7 @@ private:
     const std::string device_path_;
     Log log_;
     std::unique_ptr<cache::FileDevice> device_;
+    std::unique_ptr<cache::LatencyDevice> slow_device_;  // device_, as slow as the points say
     std::unique_ptr<cache::PageCache> cache_;
     std::unique_ptr<fs::Volume> volume_;
     std::unique_ptr<Server> server_;
@@ -165,6 +170,7 @@ int Mount::open() {
         return kExitMountFailed;
     }
     cache::set_protocol_while_idle(line_.options.protocol);
+    slow_device_ = std::make_unique<cache::LatencyDevice>(*device_);
     auto cache = cache::PageCache::create(line_.options.cache);
     if (!cache.has_value()) {
         complain(fmt::format("no memory for a page cache of {} bytes; give a smaller cache_size=",
@@ -174,7 +180,7 @@ int Mount::open() {
     cache_ = std::move(*cache);
     std::string why;
     auto volume = fs::Volume::mount(
-        *device_, *cache_, line_.options.fs,
+        *slow_device_, *cache_, line_.options.fs,
         [this](fs::LogLevel level, const std::string& sentence) { log_.write(level, sentence); },
         why);
     if (!volume.has_value()) {
@@ -257,13 +263,22 @@ int Mount::serve(Verdict& verdict) {
     if (!line_.foreground) {
         log_.to_syslog();
     }
+    sync::set_point_printer(
+        [this](const std::string& line) { log_.write(fs::LogLevel::kInfo, line); });
     verdict.report(kExitOk);
-    session->serve();
+    // Checked when the options were read.
+    static_cast<void>(sync::set_point_rules(line_.options.point_rules));
+    std::vector<sync::PointRuleStatus> points;
+    session->serve([&points] {
+        points = sync::point_rules();
+        sync::clear_point_rules();
+    });
     server_->invalidator.stop();
     session.reset();
     const Result<> closed = close_volume();
     if (!line_.options.stats_file.empty()) {
-        const Result<> written = write_stats_file(line_.options.stats_file, cache_->stats());
+        const Result<> written =
+            write_stats_file(line_.options.stats_file, cache_->stats(), points);
         if (!written.has_value()) {
             log_.write(fs::LogLevel::kWarning,
                        fmt::format("cannot write '{}'", line_.options.stats_file));

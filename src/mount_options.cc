@@ -14,6 +14,7 @@
 #include <sys/sysinfo.h>
 
 #include "cache/assertions.h"
+#include "cache/sync/point_rules.h"
 
 namespace wbfat::daemon {
 
@@ -29,12 +30,16 @@ using Apply = std::function<std::string(DaemonOptions&, const std::string& value
 
 enum class Takes : std::uint8_t { kNothing, kValue, kOptionalValue };
 
+// What an Apply that refuses a value returns: the end of a sentence, or a whole one.
+enum class Refusal : std::uint8_t { kWhatIsRight, kSentence };
+
 struct Option {
     const char* name;
     Takes takes;
     const char* value_name;
     const char* help;  // nullptr: accepted, not shown
     Apply apply;
+    Refusal refusal = Refusal::kWhatIsRight;
 };
 
 template <typename T>
@@ -195,6 +200,28 @@ Apply size_option(std::uint64_t DaemonOptions::*member) {
         }
         o.*member = *bytes;
         return {};
+    };
+}
+
+Apply point_rule() {
+    return [](DaemonOptions& o, const std::string& value) -> std::string {
+        std::string sentence = sync::check_point_rules(value);
+        if (sentence.empty()) {
+            o.point_rules += value + "\n";
+        }
+        return sentence;
+    };
+}
+
+// Read at once: the daemon leaves its working directory.
+Apply points_file() {
+    return [](DaemonOptions& o, const std::string& value) -> std::string {
+        std::string rules;
+        std::string sentence = sync::read_point_rules(value, rules);
+        if (sentence.empty()) {
+            o.point_rules += rules + "\n";
+        }
+        return sentence;
     };
 }
 
@@ -434,6 +461,16 @@ std::vector<Option> own_options() {
     };
 }
 
+std::vector<Option> point_options() {
+    return {
+        {"point", Takes::kValue, "RULE",
+         "act at a named point: wake:flagged=sleep(1ms); may be given again", point_rule(),
+         Refusal::kSentence},
+        {"points_file", Takes::kValue, "FILE", "the same, one rule a line", points_file(),
+         Refusal::kSentence},
+    };
+}
+
 std::vector<Option> generic_options() {
     using fs::MountOptions;
     std::vector<Option> options = {
@@ -468,8 +505,8 @@ std::vector<Option> generic_options() {
 const std::vector<Option>& all_options() {
     static const std::vector<Option> kOptions = [] {
         std::vector<Option> options;
-        for (const auto& group : {own_options(), protocol_options(), vfat_name_options(),
-                                  vfat_volume_options(), generic_options()}) {
+        for (const auto& group : {own_options(), point_options(), protocol_options(),
+                                  vfat_name_options(), vfat_volume_options(), generic_options()}) {
             options.insert(options.end(), group.begin(), group.end());
         }
         return options;
@@ -499,6 +536,9 @@ std::string parse_one(const std::string& text, DaemonOptions& options) {
         return fmt::format("mount option '{0}' needs a value: {0}={1}", name, option->value_name);
     }
     const std::string right = option->apply(options, value);
+    if (!right.empty() && option->refusal == Refusal::kSentence) {
+        return right;
+    }
     if (!right.empty()) {
         return fmt::format("mount option '{}': '{}' is not valid; give {}", name, value, right);
     }

@@ -37,8 +37,9 @@ struct DaemonOptions {
     std::size_t trace_events = cache::kDefaultTraceEvents;  // a thread
     bool direct_io_device = false;
     std::uint64_t offset_bytes = 0;
-    unsigned threads = 0;    // serving requests; 0: chosen from the number of CPUs
-    std::string stats_file;  // counters are written here at unmount; empty: nowhere
+    unsigned threads = 0;     // serving requests; 0: chosen from the number of CPUs
+    std::string stats_file;   // counters are written here at unmount; empty: nowhere
+    std::string point_rules;  // one a line, checked (sync/point_rules.h)
     bool remount = false;
     std::vector<std::string> kernel;  // for mount(2) and fusermount3, as given
 

@@ -16,6 +16,8 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include "cache/sync/sync.h"
+
 namespace wbfat::daemon {
 
 namespace {
@@ -136,6 +138,7 @@ bool Session::answer_syncfs(const fuse_buf& request) {
 }
 
 void Session::worker() {
+    sync::adopt_current_task("wbfat-request", sync::Role::kRequest);
     fuse_buf buffer{};
     while (!fuse_session_exited(session_)) {
         const int got = fuse_session_receive_buf(session_, &buffer);
@@ -179,7 +182,7 @@ sigset_t Session::ending_signals() {
     return set;
 }
 
-int Session::serve() {
+int Session::serve(const std::function<void()>& ending) {
     install_wake_handler();
     running_.store(options_.threads);
     std::vector<std::thread> workers;
@@ -189,6 +192,7 @@ int Session::serve() {
     const sigset_t signals = ending_signals();
     int received = 0;
     sigwait(&signals, &received);
+    ending();
     const bool ended_by_kernel = fuse_session_exited(session_) != 0;
     fuse_session_exit(session_);
     stop_workers(workers);

@@ -50,8 +50,9 @@ public:
     static sigset_t ending_signals();
     // Serves until the kernel ends the session (umount) or SIGINT, SIGTERM or SIGHUP arrives, then
     // unmounts. The three signals must be blocked in the calling thread before any thread was
-    // started. Returns the signal that ended it, or 0.
-    int serve();
+    // started. `ending` runs once the end is known and before the serving threads are waited for:
+    // it lets go whatever holds one. Returns the signal that ended it, or 0.
+    int serve(const std::function<void()>& ending);
 
 private:
     Session(fuse_session* session, const Options& options, std::function<int()> sync_fs);

@@ -9,7 +9,35 @@
 
 namespace wbfat::daemon {
 
-std::string stats_to_json(const cache::PageCacheStats& stats) {
+namespace {
+
+// A rule's text is one line; blanks stay blanks, and only two characters mean something in JSON.
+std::string quoted(const std::string& text) {
+    std::string result = "\"";
+    for (const char c : text) {
+        if (c == '"' || c == '\\') {
+            result += '\\';
+        }
+        result += c < ' ' ? ' ' : c;
+    }
+    return result + "\"";
+}
+
+std::string points_to_json(const std::vector<sync::PointRuleStatus>& points) {
+    std::string json = "[";
+    for (const sync::PointRuleStatus& rule : points) {
+        json += fmt::format(
+            "{}{{\"text\": {}, \"hits\": {}, \"acted\": {}, \"met\": {}, \"given_up\": {}}}",
+            json.size() == 1 ? "" : ", ", quoted(rule.text), rule.hits, rule.acted, rule.met,
+            rule.given_up);
+    }
+    return json + "]";
+}
+
+}  // namespace
+
+std::string stats_to_json(const cache::PageCacheStats& stats,
+                          const std::vector<sync::PointRuleStatus>& points) {
     const std::pair<const char*, std::uint64_t> fields[] = {
         {"nr_frames", stats.nr_frames},
         {"nr_free", stats.nr_free},
@@ -33,15 +61,16 @@ std::string stats_to_json(const cache::PageCacheStats& stats) {
     for (const auto& [name, value] : fields) {
         json += fmt::format("{}\"{}\": {}", json.size() == 1 ? "" : ", ", name, value);
     }
-    return json + "}\n";
+    return json + fmt::format(", \"points\": {}}}\n", points_to_json(points));
 }
 
-Result<> write_stats_file(const std::string& path, const cache::PageCacheStats& stats) {
+Result<> write_stats_file(const std::string& path, const cache::PageCacheStats& stats,
+                          const std::vector<sync::PointRuleStatus>& points) {
     std::FILE* file = std::fopen(path.c_str(), "we");
     if (file == nullptr) {
         return Errno{errno};
     }
-    const std::string json = stats_to_json(stats);
+    const std::string json = stats_to_json(stats, points);
     const bool written = std::fwrite(json.data(), 1, json.size(), file) == json.size();
     const bool closed = std::fclose(file) == 0;
     return written && closed ? Result<>{} : Result<>{Errno{EIO}};

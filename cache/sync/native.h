@@ -375,6 +375,7 @@ public:
 
 private:
     friend void adopt_current_task(std::string name, Role role);
+    friend class RoleGuard;
     const std::uint32_t id_;
     std::string name_ = "main";
     Role role_ = Role::kOther;
@@ -386,6 +387,24 @@ private:
 Task& current_task();
 // Names a thread that was not started by Thread: FUSE workers, device completion threads.
 void adopt_current_task(std::string name, Role role);
+
+// For a while the running thread does something else: a request that has to write and wait is a
+// sync writer.
+class RoleGuard {
+public:
+    explicit RoleGuard(Role role) : task_(current_task()), before_(task_.role_) {
+        task_.role_ = role;
+    }
+    ~RoleGuard() {
+        task_.role_ = before_;
+    }
+    RoleGuard(const RoleGuard&) = delete;
+    RoleGuard& operator=(const RoleGuard&) = delete;
+
+private:
+    Task& task_;
+    const Role before_;
+};
 
 // Joined in the destructor, and before another thread is moved in.
 class Thread {
@@ -407,15 +426,48 @@ private:
     std::thread handle_;
 };
 
-// The points of points.h.
+// What a point is about, where it is about a page or a file. Made only when something is armed.
+struct PointSubject {
+    static constexpr std::uint64_t kNoPage = UINT64_MAX;
+
+    std::uint32_t file = 0;        // point_tag of the mapping's name; 0: about no file
+    std::uint64_t page = kNoPage;  // index in the mapping
+    std::string_view what = {};    // the flag waited for: "locked", "writeback"
+};
+
+constexpr const PointSubject& point_subject(const PointSubject& subject) {
+    return subject;
+}
+
+// Names of files are compared by this number, so that a page can carry it where its mapping may be
+// gone.
+constexpr std::uint32_t point_tag(std::string_view name) {
+    std::uint32_t hash = 0x811C9DC5;  // FNV-1a
+    for (const char c : name) {
+        hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193;
+    }
+    return hash == 0 ? 1 : hash;
+}
+
+// The points of points.h. What follows the name is turned into a subject by the point_subject() of
+// its class.
 extern std::atomic<bool> points_armed;
-[[gnu::cold]] void hit_point(const char* name);
+[[gnu::cold]] void hit_point(const char* name, const PointSubject& subject = {});
+template <typename... About>
+[[gnu::cold]] void hit_point_about(const char* name, const About&... about) {
+    if constexpr (sizeof...(About) == 0) {
+        hit_point(name);
+    } else {
+        hit_point(name, point_subject(about...));
+    }
+}
 
 }  // namespace wbfat::sync::inline WBFAT_RT
 
-#define WBFAT_POINT(name)                                                               \
+// WBFAT_POINT("name") or WBFAT_POINT("name", page).
+#define WBFAT_POINT(...)                                                                \
     do {                                                                                \
         if (::wbfat::sync::points_armed.load(std::memory_order_relaxed)) [[unlikely]] { \
-            ::wbfat::sync::hit_point(name);                                             \
+            ::wbfat::sync::hit_point_about(__VA_ARGS__);                                \
         }                                                                               \
     } while (false)

@@ -19,16 +19,31 @@ struct ArmedRule {
     std::uint64_t nr_inside = 0;  // threads acting on the rule; guarded by Registry::mutex
 };
 
+bool selects(const ArmedRule& armed, const PointHit& hit, const Task& task) {
+    const PointRule& rule = armed.rule;
+    const PointSubject& subject = hit.subject;
+    const bool about_any_page = rule.first_page == 0 && rule.last_page == UINT64_MAX;
+    return (armed.name.empty() || armed.name == hit.name) &&
+           (!rule.role.has_value() || *rule.role == task.role()) &&
+           (rule.task.empty() || rule.task == task.name()) &&
+           (rule.file == 0 || rule.file == subject.file) &&
+           (rule.what.empty() || rule.what == subject.what) &&
+           (about_any_page || (subject.page != PointSubject::kNoPage &&
+                               subject.page >= rule.first_page && subject.page <= rule.last_page));
+}
+
 class Registry {
 public:
     PointRuleId arm(std::string_view name, PointRule rule);
     void disarm(PointRuleId id);
-    void hit(const char* name);
+    void hit(const PointHit& hit);
+    std::uint64_t hits_of(PointRuleId id);
     std::map<std::string, std::uint64_t> hits();
     void reset_hits();
 
 private:
-    std::vector<std::shared_ptr<ArmedRule>> matching_locked(std::string_view name) REQUIRES(mutex_);
+    void count_locked(const char* name) REQUIRES(mutex_);
+    std::vector<std::shared_ptr<ArmedRule>> matching_locked(const PointHit& hit) REQUIRES(mutex_);
 
     Mutex mutex_;
     CondVar left_;
@@ -49,7 +64,8 @@ PointRuleId Registry::arm(std::string_view name, PointRule rule) {
     armed->id = next_id_++;
     armed->name = name;
     armed->rule = std::move(rule);
-    rules_.push_back(armed);
+    const bool first = armed->rule.turn == PointRule::Turn::kAnnounces;
+    rules_.insert(first ? rules_.begin() : rules_.end(), armed);
     points_armed.store(true, std::memory_order_relaxed);
     return armed->id;
 }
@@ -69,17 +85,24 @@ void Registry::disarm(PointRuleId id) {
     }
 }
 
-std::vector<std::shared_ptr<ArmedRule>> Registry::matching_locked(std::string_view name) {
+void Registry::count_locked(const char* name) {
+    const auto known = hits_.find(std::string_view(name));
+    if (known != hits_.end()) {
+        ++known->second;
+    } else {
+        hits_.emplace(name, 1);
+    }
+}
+
+std::vector<std::shared_ptr<ArmedRule>> Registry::matching_locked(const PointHit& hit) {
     const Task& task = current_task();
     std::vector<std::shared_ptr<ArmedRule>> matching;
     for (const auto& armed : rules_) {
-        const PointRule& rule = armed->rule;
-        if (armed->name != name || (rule.role.has_value() && *rule.role != task.role()) ||
-            (!rule.task.empty() && rule.task != task.name())) {
+        if (!selects(*armed, hit, task)) {
             continue;
         }
         const std::uint64_t nth = armed->matched++;
-        if (nth >= rule.skip && nth - rule.skip < rule.count) {
+        if (nth >= armed->rule.skip && nth - armed->rule.skip < armed->rule.count) {
             ++armed->nr_inside;
             matching.push_back(armed);
         }
@@ -87,17 +110,12 @@ std::vector<std::shared_ptr<ArmedRule>> Registry::matching_locked(std::string_vi
     return matching;
 }
 
-void Registry::hit(const char* name) {
+void Registry::hit(const PointHit& hit) {
     std::vector<std::shared_ptr<ArmedRule>> matching;
     {
         const MutexLock lock(mutex_);
-        const auto known = hits_.find(std::string_view(name));
-        if (known != hits_.end()) {
-            ++known->second;
-        } else {
-            hits_.emplace(name, 1);
-        }
-        matching = matching_locked(name);
+        count_locked(hit.name);
+        matching = matching_locked(hit);
     }
     for (const auto& armed : matching) {
         if (armed->rule.delay > Nanoseconds::zero()) {
@@ -105,6 +123,9 @@ void Registry::hit(const char* name) {
         }
         if (armed->rule.hook) {
             armed->rule.hook();
+        }
+        if (armed->rule.action) {
+            armed->rule.action(hit);
         }
     }
     if (!matching.empty()) {
@@ -114,6 +135,13 @@ void Registry::hit(const char* name) {
         }
         left_.notify_all();
     }
+}
+
+std::uint64_t Registry::hits_of(PointRuleId id) {
+    const MutexLock lock(mutex_);
+    const auto found = std::find_if(rules_.begin(), rules_.end(),
+                                    [id](const auto& armed) { return armed->id == id; });
+    return found == rules_.end() ? 0 : (*found)->matched;
 }
 
 std::map<std::string, std::uint64_t> Registry::hits() {
@@ -128,8 +156,20 @@ void Registry::reset_hits() {
 
 }  // namespace
 
-void hit_point(const char* name) {
-    registry().hit(name);
+void hit_point(const char* name, const PointSubject& subject) {
+    registry().hit({.name = name, .subject = subject});
+}
+
+Nanoseconds point_latency(const char* name) {
+    Nanoseconds latency{0};
+    if (points_armed.load(std::memory_order_relaxed)) {
+        registry().hit({.name = name, .subject = {}, .latency = &latency});
+    }
+    return latency;
+}
+
+std::uint64_t rule_hits(PointRuleId id) {
+    return registry().hits_of(id);
 }
 
 PointRuleId arm_point(std::string_view name, PointRule rule) {

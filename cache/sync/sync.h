@@ -17,8 +17,11 @@
 //   - Task, current_task(): the running thread: id, name, role, parker, pending interruption, ring
 //   - TaskRing, current_task_ring(): the last records of every task (task_ring.h)
 //   - monotonic_now(): Nanoseconds since an arbitrary start
+//   - RoleGuard: another role for a while
 //   - ticks(), TickScale: the clock of records
-//   - WBFAT_POINT("name"): a named point: one relaxed load while disarmed
+//   - WBFAT_POINT("name") or ("name", page): a named point; one relaxed load while disarmed, and
+//   what
+//     follows the name is not even looked at
 #pragma once
 
 #include "cache/base/runtime.h"

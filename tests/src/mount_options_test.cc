@@ -88,6 +88,20 @@ TEST(MountOptionsTest, TheKernelGathersWritesUnlessEachMustBeOnTheDisk) {
     EXPECT_EQ(parsed("cache=none").kernel_cache_mode(), KernelCache::kNone);
 }
 
+TEST(MountOptionsTest, CollectsPointRulesOneALine) {
+    EXPECT_EQ(parsed("point=wake:flagged=20%sleep(1ms..5ms),point=chaos seed 3").point_rules,
+              "wake:flagged=20%sleep(1ms..5ms)\nchaos seed 3\n");
+}
+
+TEST(MountOptionsTest, ABadPointRuleSpeaksForItself) {
+    DaemonOptions options = default_options();
+    EXPECT_EQ(parse_options("point=wake:flagged@cpu1=yield", options),
+              "point rule 'wake:flagged@cpu1=yield': role 'cpu1' is not valid; give completion, "
+              "flusher, request, sync or other");
+    EXPECT_EQ(parse_options("points_file=/nowhere/rules", options),
+              "cannot read the point rules in '/nowhere/rules'; give a file with one rule a line");
+}
+
 TEST(MountOptionsTest, ReadsSizes) {
     EXPECT_EQ(*parse_size("4096"), 4096U);
     EXPECT_EQ(*parse_size("512K"), 512U << 10);

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -43,30 +44,40 @@ constexpr const char* kText =
     "\"nr_writeback\": 105, \"pages_dirtied\": 106, \"pages_written\": 107, \"pages_read\": 108, "
     "\"pages_reclaimed\": 109, \"bios_read\": 110, \"bios_written\": 111, \"lock_waits\": 112, "
     "\"writeback_waits\": 113, \"throttle_waits\": 114, \"reclaim_waits\": 115, "
-    "\"write_errors\": 116, \"read_errors\": 18446744073709551615}\n";
+    "\"write_errors\": 116, \"read_errors\": 18446744073709551615, \"points\": ["
+    "{\"text\": \"wake:flagged=print(say \\\"x\\\")\", \"hits\": 4, \"acted\": 3, \"met\": 0, "
+    "\"given_up\": 0}, "
+    "{\"text\": \"a:b after c:d\", \"hits\": 5, \"acted\": 5, \"met\": 2, \"given_up\": 3}]}\n";
+
+const std::vector<sync::PointRuleStatus>& two_rules() {
+    static const std::vector<sync::PointRuleStatus> kRules{
+        {.text = "wake:flagged=print(say \"x\")", .hits = 4, .acted = 3},
+        {.text = "a:b after c:d", .hits = 5, .acted = 5, .met = 2, .given_up = 3}};
+    return kRules;
+}
 
 TEST(StatsTest, NamesEveryCounterOnce) {
-    const std::string json = stats_to_json(distinct_stats());
-    EXPECT_EQ(json, kText);
+    EXPECT_EQ(stats_to_json(distinct_stats(), two_rules()), kText);
+    const std::string json = stats_to_json(distinct_stats(), {});
     const auto nr_keys = static_cast<std::size_t>(std::count(json.begin(), json.end(), ':'));
-    EXPECT_EQ(nr_keys * sizeof(std::uint64_t), sizeof(cache::PageCacheStats))
+    EXPECT_EQ((nr_keys - 1) * sizeof(std::uint64_t), sizeof(cache::PageCacheStats))
         << "a counter is missing";
 }
 
 TEST(StatsTest, ReplacesTheFile) {
     const std::string path = testing::TempDir() + "wbfat-stats-" + std::to_string(::getpid());
     std::ofstream(path) << std::string(4096, 'x');
-    EXPECT_EQ(write_stats_file(path, distinct_stats()).code(), 0);
+    EXPECT_EQ(write_stats_file(path, distinct_stats(), two_rules()).code(), 0);
     std::ifstream file(path);
     EXPECT_EQ(std::string(std::istreambuf_iterator<char>(file), {}), kText);
     ::unlink(path.c_str());
 }
 
 TEST(StatsTest, SaysWhyItCannotBeWritten) {
-    EXPECT_EQ(write_stats_file("/nonexistent/stats", {}).code(), ENOENT);
-    EXPECT_EQ(write_stats_file("/", {}).code(), EISDIR);
+    EXPECT_EQ(write_stats_file("/nonexistent/stats", {}, {}).code(), ENOENT);
+    EXPECT_EQ(write_stats_file("/", {}, {}).code(), EISDIR);
     if (::access("/dev/full", W_OK) == 0) {
-        EXPECT_EQ(write_stats_file("/dev/full", {}).code(), EIO);
+        EXPECT_EQ(write_stats_file("/dev/full", {}, {}).code(), EIO);
     }
 }
 
