@@ -119,6 +119,16 @@ int fsync(int fd) {
     return real(fd);
 }
 
+int sync_file_range(int fd, off64_t offset, off64_t length, unsigned flags) {
+    static auto* const real = next<int(int, off64_t, off64_t, unsigned)>("sync_file_range");
+    static std::atomic<unsigned> calls{0};
+    if (lie() == "wait-error" && every(calls, 20)) {
+        errno = EIO;
+        return -1;
+    }
+    return real(fd, offset, length, flags);
+}
+
 void* mmap64(void* address, size_t length, int protection, int flags, int fd, off64_t offset) {
     static auto* const real = next<void*(void*, size_t, int, int, int, off64_t)>("mmap64");
     const bool is_window = fd >= 0 && (flags & MAP_SHARED) != 0 && (protection & PROT_WRITE) != 0;

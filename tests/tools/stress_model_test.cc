@@ -157,6 +157,36 @@ TEST(StressPlanTest, KeepsEveryOperationWithinItsBounds) {
     EXPECT_EQ(seen.size(), kNrOpKinds - 1) << "all kinds but spy";
 }
 
+TEST(StressPlanTest, TheGrowingMixMostlyStepsUpInsideAPageAndEndsInsideABlock) {
+    const PlanLimits limits{.floor = 100,
+                            .max_size = 1U << 20,
+                            .max_write = 64U << 10,
+                            .names = true,
+                            .mix = Mix::kGrow};
+    unsigned inside = 0;
+    unsigned across = 0;
+    unsigned back = 0;
+    constexpr std::uint64_t kSize = 20'001;
+    for (std::uint64_t i = 0; i < 20'000; ++i) {
+        Random random(5, 1, i);
+        const Op op = plan_owned(random, limits, kSize);
+        if (op.kind != OpKind::kTruncate) {
+            continue;
+        }
+        EXPECT_GE(op.offset, limits.floor);
+        if (op.offset <= kSize) {
+            ++back;
+            continue;
+        }
+        EXPECT_NE(op.offset % 512, 0U);
+        ++(op.offset / 4096 == kSize / 4096 ? inside : across);
+    }
+    EXPECT_GT(inside, 500U);
+    EXPECT_GT(across, 500U);
+    EXPECT_GT(back, 100U);
+    EXPECT_LT(back, (inside + across) / 4);
+}
+
 TEST(StressPlanTest, StaysInsideASlotInWholeWords) {
     const PlanLimits limits{.max_size = 1U << 20, .max_write = 64U << 10};
     for (std::uint64_t i = 0; i < 20'000; ++i) {
@@ -206,15 +236,16 @@ TEST(StressPlanTest, CrossesFourGibibytesOnlyWhenAsked) {
 }
 
 TEST(StressOptionsTest, RepeatsEveryOptionThatShapesTheRun) {
-    const char* arguments[] = {"wbfat-stress",  "truncate",  "/",          "--seed",   "7",
-                               "--threads",     "3",         "--max-size", "1M",       "--shared",
-                               "--strict-full", "--cluster", "4K",         "--no-mmap"};
+    const char* arguments[] = {"wbfat-stress",  "truncate",  "/",          "--seed",    "7",
+                               "--threads",     "3",         "--max-size", "1M",        "--shared",
+                               "--strict-full", "--cluster", "4K",         "--no-mmap", "--mix",
+                               "grow",          "--sync",    "--waiters",  "2"};
     const Command command = parse_command_line(static_cast<int>(std::size(arguments)), arguments);
     ASSERT_TRUE(std::holds_alternative<StressOptions>(command));
     EXPECT_EQ(replay_command(std::get<StressOptions>(command), 64),
               "wbfat-stress truncate / --seed 7 --threads 3 --files 4 --ops 64 --max-size 1048576 "
               "--cluster 4096 "
-              "--shared --no-mmap --strict-full");
+              "--shared --no-mmap --mix grow --sync --waiters 2 --strict-full");
 }
 
 }  // namespace

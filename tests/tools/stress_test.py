@@ -84,6 +84,19 @@ class StressTest(unittest.TestCase):
     def test_passes_with_threads_on_the_same_files(self):
         self.expect_pass(self.truncate("--shared", "--threads", 4, "--files", 2))
 
+    def test_passes_beside_threads_that_only_write_back_and_wait(self):
+        result = self.truncate("--mix", "grow", "--sync", "--names", "--waiters", 2, "--flushers", 1, "--syncers", 1,
+                               "--json")
+        self.expect_pass(result)
+        report = json.loads(result.stdout)
+        self.assertGreater(report["ops_by_kind"]["truncate"], report["ops"] / 3)
+        self.assertIn("--mix grow --sync --waiters 2 --flushers 1 --syncers 1", report["replay"])
+
+    def test_catches_a_wait_for_writeback_that_fails(self):
+        result = self.truncate("--waiters", 1, lie="wait-error")
+        self.assertEqual(result.returncode, 1, result.stdout + result.stderr)
+        self.assertIn("FAILED: sync_file_range, waiting only failed", result.stderr)
+
     def test_repeats_itself_from_a_seed(self):
         manifests = []
         for run in ("first", "second"):

@@ -50,6 +50,20 @@ void add_truncate(CLI::App& app, StressOptions& options) {
     cmd->add_flag("--four-gib", options.four_gib,
                   "sizes around 4 GiB too (slow: FAT writes the zeros)");
     cmd->add_flag("--no-mmap", options.no_mmap, "no mapped reads and stores");
+    const std::map<std::string, Mix> mixes{{"everything", Mix::kEverything}, {"grow", Mix::kGrow}};
+    cmd->add_option("--mix", options.mix,
+                    "everything; grow: mostly odd steps inside a page and across its edges")
+        ->transform(CLI::CheckedTransformer(mixes));
+    cmd->add_flag("--sync", options.sync,
+                  "O_SYNC, and fsync after every change of size: as a sync mount does");
+    cmd->add_option("--waiters", options.bystanders.waiters,
+                    "threads that only wait for writeback (sync_file_range)")
+        ->check(CLI::Range(0, 64));
+    cmd->add_option("--flushers", options.bystanders.flushers,
+                    "threads that only start writeback (sync_file_range)")
+        ->check(CLI::Range(0, 64));
+    cmd->add_option("--syncers", options.bystanders.syncers, "threads that call syncfs and sync")
+        ->check(CLI::Range(0, 64));
     cmd->add_flag("--strict-full", options.strict_full,
                   "a refused growth must leave the size as it was");
     cmd->add_flag("--keep", options.keep, "leave the files");
@@ -125,6 +139,12 @@ std::string replay_command(const StressOptions& options, std::uint64_t ops) {
     line += options.names ? " --names" : "";
     line += options.four_gib ? " --four-gib" : "";
     line += options.no_mmap ? " --no-mmap" : "";
+    line += options.mix == Mix::kGrow ? " --mix grow" : "";
+    line += options.sync ? " --sync" : "";
+    const BystanderCounts& bystanders = options.bystanders;
+    line += bystanders.waiters != 0 ? fmt::format(" --waiters {}", bystanders.waiters) : "";
+    line += bystanders.flushers != 0 ? fmt::format(" --flushers {}", bystanders.flushers) : "";
+    line += bystanders.syncers != 0 ? fmt::format(" --syncers {}", bystanders.syncers) : "";
     line += options.strict_full ? " --strict-full" : "";
     return line;
 }

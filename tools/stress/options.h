@@ -5,6 +5,9 @@
 #include <string>
 #include <variant>
 
+#include "tools/stress/bystanders.h"
+#include "tools/stress/plan.h"
+
 namespace wbfat::tools {
 
 enum class Progress { kAuto, kAlways, kNever };
@@ -28,6 +31,9 @@ struct StressOptions {
     bool names = false;     // rename and unlink too
     bool four_gib = false;  // sizes around 4 GiB too
     bool no_mmap = false;
+    Mix mix = Mix::kEverything;
+    bool sync = false;  // O_SYNC, and fsync after every change of size: as on a sync mount
+    BystanderCounts bystanders;
     bool strict_full = false;  // a refused growth (ENOSPC, EFBIG) must leave the size as it was
     bool keep = false;         // leave the files
     bool overwrite = false;    // take over files that are there already

@@ -15,18 +15,29 @@ constexpr std::uint64_t kBlock = 512;
 constexpr std::uint64_t kFourGib = std::uint64_t{1} << 32;
 
 // Chances of each operation, out of the sum of all weights.
-using Mix = std::array<std::pair<OpKind, unsigned>, 11>;
-constexpr Mix kOwnedMix{{{OpKind::kTruncate, 30},
-                         {OpKind::kWrite, 24},
-                         {OpKind::kStore, 10},
-                         {OpKind::kRead, 16},
-                         {OpKind::kLoad, 4},
-                         {OpKind::kFsync, 3},
-                         {OpKind::kFdatasync, 3},
-                         {OpKind::kEvict, 3},
-                         {OpKind::kReopen, 4},
-                         {OpKind::kRename, 2},
-                         {OpKind::kReplace, 1}}};
+using Weights = std::array<std::pair<OpKind, unsigned>, 11>;
+constexpr Weights kGrowWeights{{{OpKind::kTruncate, 46},
+                                {OpKind::kWrite, 14},
+                                {OpKind::kStore, 10},
+                                {OpKind::kRead, 8},
+                                {OpKind::kLoad, 2},
+                                {OpKind::kFsync, 8},
+                                {OpKind::kFdatasync, 8},
+                                {OpKind::kEvict, 1},
+                                {OpKind::kReopen, 2},
+                                {OpKind::kRename, 1},
+                                {OpKind::kReplace, 0}}};
+constexpr Weights kOwnedWeights{{{OpKind::kTruncate, 30},
+                                 {OpKind::kWrite, 24},
+                                 {OpKind::kStore, 10},
+                                 {OpKind::kRead, 16},
+                                 {OpKind::kLoad, 4},
+                                 {OpKind::kFsync, 3},
+                                 {OpKind::kFdatasync, 3},
+                                 {OpKind::kEvict, 3},
+                                 {OpKind::kReopen, 4},
+                                 {OpKind::kRename, 2},
+                                 {OpKind::kReplace, 1}}};
 
 bool is_possible(OpKind kind, const PlanLimits& limits, std::uint64_t size) {
     switch (kind) {
@@ -45,12 +56,13 @@ bool is_possible(OpKind kind, const PlanLimits& limits, std::uint64_t size) {
 }
 
 OpKind pick_kind(Random& random, const PlanLimits& limits, std::uint64_t size) {
+    const Weights& weights = limits.mix == Mix::kGrow ? kGrowWeights : kOwnedWeights;
     unsigned sum = 0;
-    for (const auto& [kind, weight] : kOwnedMix) {
+    for (const auto& [kind, weight] : weights) {
         sum += is_possible(kind, limits, size) ? weight : 0;
     }
     std::uint64_t ticket = random.below(sum);
-    for (const auto& [kind, weight] : kOwnedMix) {
+    for (const auto& [kind, weight] : weights) {
         if (!is_possible(kind, limits, size)) {
             continue;
         }
@@ -73,6 +85,18 @@ std::uint64_t near_boundary(Random& random, std::uint64_t unit, std::uint64_t lo
     const std::uint64_t delta =
         random.pick({std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, kBlock - 1, kBlock});
     return random.one_in(2) && boundary >= delta ? boundary - delta : boundary + delta;
+}
+
+// Mostly a step up that ends inside a block; one in twelve goes back.
+std::uint64_t pick_grown_size(Random& random, const PlanLimits& limits, std::uint64_t size) {
+    if (size > limits.floor && (size >= limits.max_size || random.one_in(12))) {
+        return random.one_in(3) ? limits.floor
+                                : pick_odd_size(random, limits, limits.floor, size, size);
+    }
+    const std::uint64_t step =
+        random.one_in(4) ? random.between(kPage, 3 * kPage) : random.between(1, kPage - 1);
+    const std::uint64_t grown = std::max(size, limits.floor) + step;
+    return std::min(grown % kBlock == 0 ? grown + 1 : grown, limits.max_size);
 }
 
 // A new size: often a small step, sometimes to the floor, sometimes anywhere.
@@ -203,7 +227,8 @@ Op plan_owned(Random& random, const PlanLimits& limits, std::uint64_t size) {
     Op op{.kind = pick_kind(random, limits, size)};
     switch (op.kind) {
         case OpKind::kTruncate:
-            op.offset = pick_new_size(random, limits, size);
+            op.offset = limits.mix == Mix::kGrow ? pick_grown_size(random, limits, size)
+                                                 : pick_new_size(random, limits, size);
             break;
         case OpKind::kWrite:
             return plan_write(random, limits, size);

@@ -40,6 +40,14 @@ struct Op {
     [[nodiscard]] std::string to_string() const;
 };
 
+// Which operations, and how sizes move.
+enum class Mix {
+    kEverything,
+    // writeback-protocol.md 17.8: files grow by odd steps inside a page and across its edges, so
+    // that the block with the end is dirtied twice, and are written, stored and synced meanwhile.
+    kGrow,
+};
+
 // The bounds of one file's life.
 struct PlanLimits {
     std::uint64_t floor = 0;  // the file is never cut below this
@@ -49,6 +57,7 @@ struct PlanLimits {
     bool names = false;
     bool four_gib = false;
     bool mmap = true;
+    Mix mix = Mix::kEverything;
 };
 
 // An operation on a file that one thread owns from `limits.floor` on; `size` is its size now.

@@ -21,6 +21,7 @@
 #include <sys/statvfs.h>
 #include <xxhash.h>
 
+#include "tools/stress/bystanders.h"
 #include "tools/stress/progress.h"
 #include "tools/stress/target_file.h"
 
@@ -134,6 +135,11 @@ private:
 
 Outcome Run::execute() {
     create_files();
+    std::vector<std::string> names;
+    for (const TargetFile& file : files_) {
+        names.push_back(file.name);
+    }
+    Bystanders bystanders(directory_.get(), options_.bystanders, std::move(names));
     std::vector<std::thread> threads;
     std::barrier<> barrier(options_.threads);
     for (unsigned thread = 0; thread < options_.threads; ++thread) {
@@ -151,6 +157,9 @@ Outcome Run::execute() {
         });
     }
     watch(threads);
+    if (const std::optional<Failure> failure = bystanders.finish()) {
+        record_failure(*failure);
+    }
     Outcome outcome{.failure = failure_,
                     .interrupted = interrupted.load(),
                     .cannot_map = context_.cannot_map.load(),
@@ -369,7 +378,8 @@ PlanLimits Run::limits(const TargetFile& file) const {
             .cluster = context_.cluster,
             .names = options_.names && !options_.shared,
             .four_gib = options_.four_gib,
-            .mmap = !options_.no_mmap};
+            .mmap = !options_.no_mmap,
+            .mix = options_.mix};
 }
 
 std::uint64_t Run::slot_bytes(const TargetFile& file) const {

@@ -65,8 +65,12 @@ FileHandle::~FileHandle() {
     }
 }
 
+int FileHandle::sync_flag() const {
+    return run_.options.sync ? O_SYNC : 0;
+}
+
 void FileHandle::open(int flags) {
-    fd_ = open_retrying(run_.directory_fd, file_.name, flags);
+    fd_ = open_retrying(run_.directory_fd, file_.name, flags | sync_flag());
     if (fd_ < 0) {
         throw std::system_error(errno, std::generic_category(), "cannot open " + file_.name);
     }
@@ -135,6 +139,9 @@ void FileHandle::truncate(const Op& op) {
     {
         const std::lock_guard lock(file_.mutex);
         file_.model.truncate(new_size);
+    }
+    if (run_.options.sync) {
+        sync(::fsync, "fsync after ftruncate");
     }
     check_size();
     // The bytes at both edges: what was cut must be gone, what was gained must be zeros.
@@ -276,7 +283,7 @@ void FileHandle::reopen() {
     }
     if (::close(std::exchange(fd_, -1)) != 0 && errno != EINTR) {
         const int error = errno;
-        fd_ = open_retrying(run_.directory_fd, file_.name, 0);
+        fd_ = open_retrying(run_.directory_fd, file_.name, sync_flag());
         if (fd_ < 0) {
             fail_errno("open", errno, 0);
         }
@@ -284,7 +291,7 @@ void FileHandle::reopen() {
         start_again();
         return;
     }
-    fd_ = open_retrying(run_.directory_fd, file_.name, 0);
+    fd_ = open_retrying(run_.directory_fd, file_.name, sync_flag());
     if (fd_ < 0) {
         fail_errno("open", errno, 0);
     }
@@ -333,7 +340,7 @@ void FileHandle::replace(std::span<const Range> owned) {
     }
     // A directory entry can need a cluster, and another thread may just have taken the last one.
     for (int attempt = 0;; ++attempt) {
-        fd_ = open_retrying(run_.directory_fd, file_.name, O_CREAT | O_EXCL);
+        fd_ = open_retrying(run_.directory_fd, file_.name, O_CREAT | O_EXCL | sync_flag());
         if (fd_ >= 0) {
             break;
         }

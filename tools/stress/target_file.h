@@ -107,6 +107,7 @@ private:
         std::uint32_t expected = 0;  // generation
     };
 
+    int sync_flag() const;  // O_SYNC or nothing
     void truncate(const Op& op);
     void write(const Op& op);
     void store(const Op& op);
