@@ -14,6 +14,7 @@ PROGRAMS = {
     "wbfat.8": [os.environ.get("WBFAT", "wbfat"), "--help"],
     "mkfs.wbfat.8": [os.environ.get("MKFS_WBFAT", "mkfs.wbfat"), "--help"],
     "wbfat-stress.1": [os.environ.get("WBFAT_STRESS", "wbfat-stress"), "truncate", "--help"],
+    "wbfat-lab.1": [str(MAN.parent / "tools/lab/wbfat-lab"), "--help"],
 }
 MOUNT_OPTION = re.compile(r"^    ([a-z][a-z0-9_]*)(?=[=\[ ]|$)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])(--?[A-Za-z][\w-]*)")

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Goal: every experiment of wbfat-lab runs, finds what it should, and leaves nothing behind, killed or not.
+
+Method: the program itself with --quick, its JSON read; the laboratory killed by each signal in the middle of a mount;
+devices that must be refused. Usage: lab_test.py SOURCE_ROOT WBFAT MKFS ROUNDS
+"""
+
+import importlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT, WBFAT, MKFS, ROUNDS = sys.argv[1:5]
+LAB = os.path.join(ROOT, "tools/lab/wbfat-lab")
+PROGRAMS = ["--program", f"wbfat={WBFAT}", "--program", f"mkfs.wbfat={MKFS}", "--program",
+            f"wbfat-lab-rounds={ROUNDS}"]
+CAN_MOUNT = os.path.exists("/dev/fuse")
+sys.path.insert(0, os.path.join(ROOT, "tools/lab"))
+sys.dont_write_bytecode = True
+
+
+def lab(*words, **changes):
+    return subprocess.run([LAB, *words, *PROGRAMS, "--quiet"], capture_output=True, text=True, check=False,
+                          timeout=240, **changes)
+
+
+def mounts_under(directory):
+    with open("/proc/mounts", encoding="utf-8") as mounts:
+        return [line.split()[1] for line in mounts if directory in line]
+
+
+def loops_under(directory):
+    found = []
+    for backing in pathlib.Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            if directory in backing.read_text(encoding="utf-8"):
+                found.append(backing.parts[3])
+        except OSError:
+            pass  # gone while we looked
+    return found
+
+
+def processes_under(directory):
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if directory.encode() in entry.read_bytes():
+                found.append(entry.parts[2])
+        except OSError:
+            pass  # gone while we looked
+    return found
+
+
+class Leftovers:
+    """What an experiment made in its own temporary directory."""
+
+    def __init__(self, test):
+        self.test = test
+        self.directory = tempfile.mkdtemp(prefix="wbfat-lab-test.")
+        self.environment = {**os.environ, "TMPDIR": self.directory}
+        test.addCleanup(os.rmdir, self.directory)
+
+    def found(self):
+        return (mounts_under(self.directory) + loops_under(self.directory) + processes_under(self.directory)
+                + os.listdir(self.directory))
+
+    def must_go(self):
+        """The guardian works on when the laboratory is dead: give it time, but not for ever."""
+        deadline = time.monotonic() + 60
+        while self.found() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.test.assertEqual(self.found(), [])
+
+
+class Experiments(unittest.TestCase):
+    def results_of(self, *words):
+        leftovers = Leftovers(self)
+        done = lab(*words, "--quick", "--json", env=leftovers.environment)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        leftovers.must_go()
+        result, = json.loads(done.stdout)
+        self.assertTrue(result["passed"], result["verdict"])
+        self.assertTrue(result["closer"])
+        return result
+
+    @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
+    def test_mail_hits_5_9_and_not_what_cured_it(self):
+        result = self.results_of("mail")
+        hits = {row["protocol"]: row["hits"] for row in result["rows"]}
+        self.assertEqual(hits["5.9"], 1)
+        self.assertEqual((hits["5.11"], hits["6.8"]), (0, 0))
+        self.assertIn("PageWriteback", result["report"])
+
+    def test_reuse_two_waiters_and_lock_in_end_fail_where_they_must(self):
+        for name in ("reuse", "two-waiters", "lock-in-end"):
+            with self.subTest(name):
+                rows = self.results_of(name)["rows"]
+                self.assertTrue(any(row["per_thousand"] > 0 for row in rows))
+                self.assertTrue(any(row["per_thousand"] == 0 for row in rows))
+
+    def test_starvation_measures_every_protocol(self):
+        rows = self.results_of("starvation")["rows"]
+        self.assertTrue(all(row["locks"] > 0 and 0 < row["jain"] <= 1 for row in rows))
+
+    @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
+    def test_proposals_and_compare_measure_on_a_mount(self):
+        rows = self.results_of("proposals")["rows"]
+        self.assertTrue(all(row["ops"] > 0 and row["fsck"] == "clean" for row in rows))
+        self.assertTrue(self.results_of("compare", "5.9", "6.8")["rows"])
+
+
+class Pages(unittest.TestCase):
+    def test_the_page_needs_nothing_from_anywhere_and_shows_every_row(self):
+        with tempfile.TemporaryDirectory() as directory:
+            page = os.path.join(directory, "lab.html")
+            done = lab("lock-in-end", "--quick", "--html", page)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("Verdict:", done.stdout)
+            with open(page, encoding="utf-8") as file:
+                text = file.read()
+        self.assertNotIn("http", text)
+        self.assertIn("<svg", text)
+        self.assertIn("lock-in-end", text)
+
+    def test_text_is_escaped(self):
+        report = importlib.import_module("wbfat_lab.report")
+        result = report.Result("x", "a < b?", "&", [report.Column("protocol", "<p>")], [{"protocol": "<script>"}])
+        self.assertNotIn("<script>", report.as_page([result], "-"))
+
+
+@unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
+class Killed(unittest.TestCase):
+    def kill_in_a_mount(self, number):
+        leftovers = Leftovers(self)
+        process = subprocess.Popen([LAB, "mail", *PROGRAMS, "--quiet"], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.PIPE, env=leftovers.environment)
+        deadline = time.monotonic() + 60
+        while not mounts_under(leftovers.directory) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+        leftovers.must_go()
+        return process.returncode, said.decode()
+
+    def test_sigint_and_sigterm_undo_everything_and_say_so(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            code, said = self.kill_in_a_mount(number)
+            self.assertEqual((code, said), (130, "wbfat-lab: stopped; what it had made is undone\n"))
+
+    def test_sigkill_leaves_nothing_either(self):
+        code, _ = self.kill_in_a_mount(signal.SIGKILL)
+        self.assertEqual(code, -signal.SIGKILL)
+
+
+class Refusals(unittest.TestCase):
+    def test_mistakes_get_one_sentence_and_an_exit_code(self):
+        for words, code, sentence in (
+                (["compare", "5.9"], 2, "compare takes 2 names, but got 1"),
+                (["recipe", "lunch"], 2, "there is no recipe 'lunch'"),
+                (["mail", "--format"], 2, "--format is about --device"),
+                (["mail", "--device", "/dev/null"], 3, "/dev/null is not a block device"),
+                (["mail", "--device", "/nowhere"], 3, "/nowhere: No such file or directory")):
+            done = lab(*words)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn(sentence, done.stderr)
+
+    def test_a_device_that_is_not_empty_is_refused(self):
+        bed = importlib.import_module("wbfat_lab.bed")
+        with tempfile.NamedTemporaryFile() as file:
+            file.truncate(4 << 20)
+            self.assertTrue(bed.is_empty(file.name))
+            for offset in (510, (4 << 20) - 1):
+                with open(file.name, "r+b") as device:
+                    device.seek(offset)
+                    device.write(b"\x55")
+                self.assertFalse(bed.is_empty(file.name))
+                with open(file.name, "r+b") as device:
+                    device.seek(offset)
+                    device.write(b"\0")
+
+    def test_the_recipe_is_a_file_of_rules(self):
+        done = lab("recipe", "mail")
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(sum(" after " in line for line in done.stdout.splitlines()), 4)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1], verbosity=2)

@@ -1,0 +1,305 @@
+"""The experiments. Each is a function of a Lab that returns a Result; its docstring is its help.
+
+Protocols by their names in `wbfat -o protocol=`. BAD are those the mail's bug was in; the others must never be hit.
+"""
+
+from . import rounds
+from .report import Column, Result
+from .trial import MAIL_RECIPE, Trial
+from . import trial as trials
+
+BAD = ("5.9", "5.10")
+SAFE_KERNELS = ("5.8", "5.11", "6.8")
+SAFE_PROPOSALS = ("recheck-on-wake", "wake-clears", "wait-to-set")
+CHAOS = ("chaos seed {seed} share 20% short 1us..200us long 1ms..5ms",)
+
+
+class Lab:
+    """What all experiments need."""
+
+    def __init__(self, arguments, programs, make_bed, say):
+        self.arguments = arguments
+        self.programs = programs
+        self.make_bed = make_bed  # () -> Bed, only for those that mount
+        self.say = say            # progress
+
+    @property
+    def seed(self):
+        return self.arguments.seed
+
+    def trial(self, bed, protocol, how, **changes):
+        """A Trial of the mail's load; `how`: none, random or recipe."""
+        rules = {"none": (), "random": tuple(rule.format(seed=self.seed) for rule in CHAOS),
+                 "recipe": MAIL_RECIPE}[how]
+        settings = {"threads": 2, "seed": self.seed} | changes.pop("settings", {})
+        self.say(f"{protocol}, {how}")
+        outcome = trials.run(bed, Trial(protocol, rules, settings=settings, **changes))
+        self.say(f"{protocol}, {how}: {outcome.rounds} rounds, {outcome.hits} hits")
+        return outcome
+
+
+def edges(outcome_rules):
+    """"met/given up" of each ordering, in the order of the recipe."""
+    return " ".join(f"{rule['met']}/{rule['given_up']}" for rule in outcome_rules if " after " in rule["text"])
+
+
+def fsck_verdict(outcome):
+    return "clean" if outcome.fsck == 0 else outcome.fsck_words or f"exit code {outcome.fsck}"
+
+
+MAIL_COLUMNS = [
+    Column("protocol", "protocol"), Column("how", "injection"), Column("rounds", "ftruncates"),
+    Column("hits", "hit"), Column("per_thousand", "per 1000", "{:.2f}", bar=True),
+    Column("first", "first hit s", "{:.3f}"), Column("edges", "orderings met/given up"), Column("fsck", "fsck.fat"),
+]
+
+
+def mail_row(outcome, how):
+    return {"protocol": outcome.protocol, "how": how, "rounds": outcome.rounds, "hits": outcome.hits,
+            "per_thousand": outcome.per_thousand, "first": outcome.first_hit_seconds, "edges": edges(outcome.rules),
+            "fsck": fsck_verdict(outcome), "bad": outcome.hits > 0}
+
+
+def mail_repeated(lab, bed, protocol, result):
+    """Fresh mounts with the recipe until each was hit or had its time; returns how many were hit."""
+    mounts = lab.arguments.mounts
+    hit, ftruncates, first, worst = 0, 0, [], None
+    for _ in range(mounts):
+        outcome = lab.trial(bed, protocol, "recipe", settings={"seconds": lab.arguments.seconds})
+        ftruncates += outcome.rounds
+        if outcome.hits:
+            hit += 1
+            first.append(outcome.first_hit_seconds)
+            result.report = result.report or outcome.report
+        worst = outcome if worst is None or outcome.fsck else worst
+    result.rows.append({"protocol": protocol, "how": f"recipe, {mounts} mounts of {lab.arguments.seconds:g} s",
+                        "rounds": ftruncates, "hits": hit, "per_thousand": 1000 * hit / max(1, ftruncates),
+                        "first": sorted(first)[len(first) // 2] if first else None,
+                        "edges": edges(outcome.rules), "fsck": fsck_verdict(worst), "bad": hit > 0})
+    return hit
+
+
+def mail(lab):
+    """The bug of the mail of 4 January 2021, from an ordinary ftruncate on a mounted volume."""
+    result = Result(
+        "mail", "Can ftruncate on a synchronous FAT volume hit BUG_ON(PageWriteback(page)), and in which kernels?",
+        "Two threads take turns to grow one file inside a page while the flusher passes every 10 ms. Four orderings "
+        "hold the completion of one write between clearing PG_writeback and waking, until the next ftruncate sleeps "
+        "on the flusher's write of the same page. A protocol with `if` around the wait believes the late wake-up. "
+        "The same load runs without injection, with random delays, and under the protocols before and after.",
+        MAIL_COLUMNS)
+    bed = lab.make_bed()
+    quick = lab.arguments.quick
+    wrong = []
+    for protocol in BAD[:1] if quick else BAD:
+        hit = mail_repeated(lab, bed, protocol, result)
+        if hit < 0.9 * lab.arguments.mounts:
+            wrong.append(f"{protocol} was hit in {hit} of {lab.arguments.mounts} mounts only")
+        for how in () if quick else ("none", "random"):
+            outcome = lab.trial(bed, protocol, how, settings={"rounds": lab.arguments.rounds})
+            result.rows.append(mail_row(outcome, how))
+    for protocol in ("5.11", "6.8") if quick else SAFE_KERNELS + SAFE_PROPOSALS:
+        outcome = lab.trial(bed, protocol, "recipe", settings={"rounds": lab.arguments.rounds})
+        result.rows.append(mail_row(outcome, "recipe"))
+        if outcome.hits or outcome.hung:
+            wrong.append(f"{protocol} {'hung' if outcome.hung else 'was hit'}")
+    bed.close()
+    dirty = sorted({row["protocol"] for row in result.rows if row["fsck"] != "clean" and row["protocol"] not in BAD})
+    wrong += [f"fsck.fat complains under {protocol}" for protocol in dirty]
+    result.passed = not wrong
+    result.verdict = "; ".join(wrong) if wrong else (
+        f"{' and '.join(BAD[:1] if quick else BAD)}: yes, at will. The loop of 5.11 and every safe way around the "
+        f"stale wake-up: not once, under the same load and the same orderings.")
+    result.closer = ["wbfat-lab mail --html mail.html", "wbfat-explore run mail --protocol 5.9",
+                     "wbfat DEVICE MOUNTPOINT -f -o sync,protocol=5.9,points_file=RULES   # wbfat-lab recipe mail"]
+    return result
+
+
+ROUND_COLUMNS = [
+    Column("protocol", "protocol"), Column("how", "injection"), Column("rounds", "rounds"), Column("hits", "assertion"),
+    Column("hung", "hung"), Column("per_thousand", "per 1000", "{:.2f}", bar=True), Column("edges", "met/given up"),
+    Column("title", "first failure"),
+]
+
+
+def play(lab, result, scenario, protocol, how, count=None):
+    count = count or lab.arguments.rounds
+    lab.say(f"{scenario}: {protocol}, {how}")
+    played = rounds.play(lab.programs["rounds"], scenario, protocol, count, how, lab.seed)
+    row = {"protocol": protocol, "how": how, "edges": edges(played["rules"]), "bad": played["per_thousand"] > 0}
+    row |= {key: played[key] for key in ("rounds", "hits", "hung", "per_thousand", "title")}
+    row["hung"] += played["died"]
+    result.rows.append(row)
+    return row
+
+
+def scenario(lab, name, question, what, bad, safe, verdicts):
+    """A scenario of wbfat-lab-rounds: `bad` must fail with the recipe, `safe` must not."""
+    result = Result(name, question, what, ROUND_COLUMNS)
+    wrong = []
+    for protocol in bad:
+        if play(lab, result, name, protocol, "recipe", min(lab.arguments.rounds, 100))["per_thousand"] == 0:
+            wrong.append(f"{protocol} was not hit")
+        for how in () if lab.arguments.quick else ("none", "random"):
+            play(lab, result, name, protocol, how)
+    for protocol in safe:
+        if play(lab, result, name, protocol, "recipe")["per_thousand"] > 0:
+            wrong.append(f"{protocol} was hit")
+    result.passed = not wrong
+    result.verdict = "; ".join(wrong) if wrong else verdicts
+    result.closer = [f"wbfat-lab-rounds {name} --protocol {bad[0]} --recipe --show-report",
+                     f"wbfat-explore run {name} --protocol {bad[0]}"]
+    return result
+
+
+def reuse(lab):
+    """The page that is another's by the time its late completion wakes (November 2020)."""
+    return scenario(
+        lab, "reuse", "May end_page_writeback touch a page it holds no reference to?",
+        "A completion has cleared PG_writeback; before it wakes, the page is truncated away and its frame goes to "
+        "another file.", ("5.8", "5.9"), ("5.10", "5.11", "6.8"),
+        "No: until 5.9 the late completion touches somebody else's page. The reference of 5.10 cures that, and only "
+        "that.")
+
+
+def two_waiters(lab):
+    """Why one atomic clear-and-look is not enough."""
+    return scenario(
+        lab, "two-waiters", "Is it enough to clear the bit and look for waiters in one atomic step, as 6.8 does?",
+        "A second thread waits for the first writeback without the page lock, so PG_waiters is set when the bit is "
+        "cleared, and the late walk of the queue meets the integrity walk of the next writeback.",
+        ("5.9,end=xor", "6.8,wait=if"), ("6.8", "recheck-on-wake", "wake-clears"),
+        "No. With a second waiter the stale wake-up is back; the `while` around the wait is what makes 6.8 safe.")
+
+
+def lock_in_end(lab):
+    """The proposal that deadlocks."""
+    return scenario(
+        lab, "lock-in-end", "Could end_page_writeback simply take the page lock?",
+        "An integrity walk holds the page lock and waits for the writeback whose end now wants that lock.",
+        ("lock-in-end",), ("6.8",),
+        "No: the walk waits for the end and the end waits for the walk. And completions may not sleep at all.")
+
+
+STARVATION_COLUMNS = [
+    Column("protocol", "protocol"), Column("locks", "locks"), Column("per_second", "locks/s", "{:.0f}", bar=True),
+    Column("hog_share", "hog's share %", "{:.1f}"), Column("p50", "wait p50 us", "{:.0f}"),
+    Column("p99", "wait p99 us", "{:.0f}"), Column("max", "wait max us", "{:.0f}", bar=True),
+    Column("jain", "fairness", "{:.3f}"),
+]
+
+
+def starvation(lab):
+    """Who gets the page lock, and after how long, by version."""
+    result = Result(
+        "starvation", "Does the page lock go round, and what does fairness cost?",
+        "One thread takes the page lock again as soon as it has let go, others take it and sleep for it. Until 5.8 a "
+        "woken sleeper may lose for ever; 5.9-rc hands the lock over every time; since 5.9 after five losses.",
+        STARVATION_COLUMNS)
+    for protocol in ("5.8", "5.9-rc", "5.9", "6.8", "6.8,handoff=never"):
+        lab.say(protocol)
+        result.rows.append(rounds.fight(lab.programs["rounds"], protocol, 0.3 if lab.arguments.quick else 3) |
+                           {"protocol": protocol})
+    worst = max(result.rows, key=lambda row: row["max"])
+    fairest = max(result.rows, key=lambda row: row["jain"])
+    fastest = max(result.rows, key=lambda row: row["per_second"])
+    result.verdict = (f"Longest wait {worst['max']:.0f} us under {worst['protocol']}; fairest {fairest['protocol']} "
+                      f"({fairest['jain']:.2f}); most locks a second {fastest['protocol']} "
+                      f"({fastest['per_second']:.0f}).")
+    result.closer = ["wbfat-lab-rounds --fight 10 --protocol 5.8"]
+    return result
+
+
+PROPOSAL_COLUMNS = [
+    Column("protocol", "protocol"), Column("verdict", "explorer"),
+    Column("mail", "mail, hit per 1000", "{:.0f}", bar=True), Column("two_waiters", "two waiters", "{:.0f}"),
+    Column("reuse", "reuse", "{:.0f}"), Column("ops", "ops/s", "{:.0f}", bar=True),
+    Column("mib", "MiB/s", "{:.1f}"), Column("p50", "p50 us", "{:.0f}"), Column("p99", "p99 us", "{:.0f}", bar=True),
+    Column("p999", "p99.9 us", "{:.0f}"), Column("waits", "waits per 1000 ops", "{:.0f}"),
+    Column("fsck", "fsck.fat"),
+]
+
+
+def proposals(lab):
+    """Every way out that the mail weighs, side by side."""
+    result = Result(
+        "proposals", "Which way out of the mail's bug is right, and what does each cost?",
+        "Each protocol meets the mail's interleaving, the one with two waiters and the one of the reused page, forced "
+        "by orderings; then everyday work on a synchronous mount, all threads on the same volume, without injection.",
+        PROPOSAL_COLUMNS)
+    names = ("5.8", "5.9", "5.10", "5.11", "6.8") + SAFE_PROPOSALS + ("lock-in-end",)
+    forced = 20 if lab.arguments.quick else min(lab.arguments.rounds, 200)
+    bed = lab.make_bed()
+    for protocol in ("5.9", "6.8", "wait-to-set") if lab.arguments.quick else names:
+        row = {"protocol": protocol, "verdict": lab.explorer_verdict(protocol, "mail")}
+        for key, name in (("mail", "mail"), ("two_waiters", "two-waiters"), ("reuse", "reuse")):
+            lab.say(f"{protocol}: {name}")
+            row[key] = rounds.play(lab.programs["rounds"], name, protocol, forced, "recipe", lab.seed)["per_thousand"]
+        if protocol != "lock-in-end":
+            cost = work(lab, bed, protocol)
+            row |= {"ops": cost.rounds / cost.seconds if cost.seconds else 0,
+                    "mib": cost.bytes / cost.seconds / (1 << 20) if cost.seconds else 0,
+                    "waits": 1000 * (cost.stats.get("lock_waits", 0) + cost.stats.get("writeback_waits", 0)) /
+                    max(1, cost.rounds), "fsck": fsck_verdict(cost)}
+            row |= {key: cost.latency_us.get(key) for key in ("p50", "p99", "p999")}
+        row["bad"] = row["mail"] + row["two_waiters"] + row["reuse"] > 0
+        result.rows.append(row)
+    bed.close()
+    judge(result)
+    return result
+
+
+def work(lab, bed, protocol):
+    lab.say(f"{protocol}: everyday work")
+    return trials.run(bed, Trial(protocol, kind="mixed", stop_at_hit=False,
+                                 settings={"threads": 4, "seed": lab.seed,
+                                           "seconds": 0.5 if lab.arguments.quick else 5}))
+
+
+def judge(result):
+    right = [row for row in result.rows if not row["bad"]]
+    wrong = [row["protocol"] for row in result.rows if row["bad"]]
+    fastest = max((row["ops"] for row in right if row.get("ops")), default=0)
+    costs = ", ".join(f"{row['protocol']} {100 * row['ops'] / fastest:.0f} %" for row in right if row.get("ops"))
+    result.passed = bool(right) and not {"6.8", "5.11", "wait-to-set"} & set(wrong)
+    result.verdict = (f"Hit: {', '.join(wrong)}. Right: {', '.join(row['protocol'] for row in right)}. "
+                      f"Speed of the right ones, of the fastest: {costs}.")
+    result.closer = ["wbfat-explore matrix", "wbfat-lab compare 6.8 wait-to-set"]
+
+
+COMPARE_COLUMNS = [
+    Column("what", "what"), Column("a", "A", "{:g}"), Column("b", "B", "{:g}"), Column("ratio", "B / A", "{:.2f}"),
+]
+
+
+def compare(lab):
+    """Two protocols, same seed, same load."""
+    first, second = lab.arguments.a, lab.arguments.b
+    result = Result("compare", f"What is the difference between {first} (A) and {second} (B)?",
+                    "The mail's load with its orderings, then everyday work without injection: same seed, fresh "
+                    "volume each.", COMPARE_COLUMNS)
+    bed = lab.make_bed()
+    pairs = []
+    for protocol in (first, second):
+        forced = lab.trial(bed, protocol, "recipe", stop_at_hit=True, settings={"rounds": lab.arguments.rounds})
+        pairs.append((forced, work(lab, bed, protocol)))
+    bed.close()
+    (forced_a, work_a), (forced_b, work_b) = pairs
+    values = [("ftruncates until a hit or the end", forced_a.rounds, forced_b.rounds),
+              ("hits", forced_a.hits, forced_b.hits),
+              ("operations a second", work_a.rounds / (work_a.seconds or 1), work_b.rounds / (work_b.seconds or 1))]
+    for key in ("p50", "p99", "p999", "max"):
+        values.append((f"latency {key} us", work_a.latency_us.get(key, 0), work_b.latency_us.get(key, 0)))
+    for key in ("lock_waits", "writeback_waits", "pages_written", "bios_written"):
+        values.append((key, work_a.stats.get(key, 0), work_b.stats.get(key, 0)))
+    for what, a, b in values:
+        result.rows.append({"what": what, "a": round(a, 1), "b": round(b, 1), "ratio": b / a if a else None})
+    result.report = forced_a.report or forced_b.report
+    hit = [name for name, forced in ((first, forced_a), (second, forced_b)) if forced.hits]
+    result.verdict = f"hit: {' and '.join(hit)}" if hit else "neither was hit"
+    result.closer = [f"wbfat-explore run mail --protocol {first}", f"wbfat-explore run mail --protocol {second}"]
+    return result
+
+
+EXPERIMENTS = {"mail": mail, "reuse": reuse, "two-waiters": two_waiters, "lock-in-end": lock_in_end,
+               "starvation": starvation, "proposals": proposals, "compare": compare}
