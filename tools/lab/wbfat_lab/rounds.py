@@ -8,7 +8,7 @@ from .bed import LabError
 RANDOM = ("chaos seed {seed} share 20% short 1us..200us long 1ms..5ms",)
 
 
-def play(program, scenario, protocol, rounds, how="none", seed=1, hang_seconds=2):
+def play(program, scenario, protocol, rounds, how="none", seed=1, hang_seconds=1):
     """`how`: none, random or recipe. Returns the program's JSON object."""
     command = [program, scenario, "--protocol", protocol, "--rounds", str(rounds), "--hang", str(hang_seconds)]
     if how == "recipe":
