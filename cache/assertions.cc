@@ -57,6 +57,10 @@ constexpr std::array<AssertionInfo, kNrAssertions> kTable = {{
      kCheap, kBug},
     {kTwoWrites, "two_writes", "17.6 I10", "at most one write of a page is in flight", kCheap,
      kBug},
+    {kIntegritySync, "integrity_sync", "17.6 I9",
+     "a sync that succeeds has written every page that was dirty when it began", kCostly, kOff},
+    {kFreedBlocks, "freed_blocks", "17.6 I11", "no write is under way to blocks that are free",
+     kCostly, kOff},
     {kLateTouch, "late_touch", "",
      "a waker finds the page whose bit it cleared, not the next one in its frame", kCheap, kBug},
     {kStablePage, "stable_page", "",
@@ -64,6 +68,10 @@ constexpr std::array<AssertionInfo, kNrAssertions> kTable = {{
     {kLostWakeup, "lost_wakeup", "", "nobody sleeps on for a bit that is clear", kCheap, kBug},
     {kHungWait, "hung_wait", "", "nobody waits for a page longer than two minutes", kCheap, kWarn},
     {kReferenceLeak, "reference_leak", "F1", "at unmount every frame is free again", kCheap, kBug},
+    {kPageLockOrder, "page_lock_order", "", "who holds pages of a mapping locks only higher ones",
+     kCostly, kOff},
+    {kLockRank, "lock_rank", "S2", "ranked locks are taken in ascending rank (cache/LOCKING.md)",
+     kCheap, kBug},
 }};
 
 constexpr bool table_is_in_order() {
@@ -138,9 +146,14 @@ std::string parse_settings(std::string_view text, Settings& settings) {
     return {};
 }
 
+void report_lock_rank() {
+    CACHE_ASSERT(kLockRank, false, "a lock is taken under one of a higher rank");
+}
+
 // Sets the defaults before main(), so that the first check already has them.
 const bool kDefaultsAreSet = [] {
     reset_assertions();
+    sync::lock_rank_reporter.store(&report_lock_rank);
     return true;
 }();
 

@@ -57,15 +57,18 @@ enum class Assertion : std::uint8_t {
     kWaitersFlag,
     kWaitEntryLeft,
     kTwoWrites,
+    kIntegritySync,
+    kFreedBlocks,
     // Detectors.
     kLateTouch,
     kStablePage,
     kLostWakeup,
     kHungWait,
     kReferenceLeak,
+    kPageLockOrder,
+    kLockRank,
 };
-inline constexpr std::size_t kNrAssertions =
-    static_cast<std::size_t>(Assertion::kReferenceLeak) + 1;
+inline constexpr std::size_t kNrAssertions = static_cast<std::size_t>(Assertion::kLockRank) + 1;
 
 enum class AssertionState : std::uint8_t { kOff, kWarn, kBug };
 std::string_view state_name(AssertionState state);

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "cache/base/check.h"
+#include "cache/integrity_check.h"
 #include "cache/mark_check.h"
 #include "cache/page_cache.h"
 #include "cache/page_frames.h"
@@ -467,6 +468,7 @@ void filemap_fdatawait_range(AddressSpace& mapping, std::uint64_t first_bytes,
 Result<> file_write_and_wait_range(AddressSpace& mapping, std::uint64_t first_bytes,
                                    std::uint64_t last_bytes, ErrSeq::Cursor& since) {
     Result<> result;
+    IntegrityCheck check(mapping, first_bytes, last_bytes);
     if (mapping.i_pages.nr_pages() != 0) {
         result = filemap_fdatawrite_range(mapping, first_bytes, last_bytes);
         // Also after EIO. Source's older kernels skip the wait then, and return with I/O in flight.
@@ -476,7 +478,11 @@ Result<> file_write_and_wait_range(AddressSpace& mapping, std::uint64_t first_by
     if (!result.has_value()) {
         return result;
     }
-    return error != 0 ? Result<>(Errno{error}) : result;
+    if (error != 0) {
+        return Errno{error};
+    }
+    check.finish();
+    return {};
 }
 
 }  // namespace wbfat::cache::inline WBFAT_RT

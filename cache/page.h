@@ -22,8 +22,9 @@
 //   - P4. A free page (refcount 0) is not locked, not dirty, not under writeback and in no mapping.
 //   - P5. dirty_blocks is 0 exactly when PG_dirty is clear, as seen by the holder of PG_locked.
 //
-// Locking: `flags` and `refcount` are atomic; mapping, index and dirty_blocks are guarded by
-// PG_locked (mapping may be read without it and must then be re-checked after locking). Page is a
+// Locking: `flags` and `refcount` are atomic; mapping, index, dirty_blocks and
+// write_sequence are guarded by PG_locked (mapping may be read without it and must then be
+// re-checked after locking). Page is a
 // capability: lock_page(page) acquires it.
 #pragma once
 
@@ -54,6 +55,8 @@ struct CAPABILITY("page") Page {
     // writeback.
     sync::Atomic<std::int32_t> blocks_in_flight{0};
     BlockMask dirty_blocks = 0;
+    // How often what the page owed was taken up, by a write or by being thrown away.
+    std::uint32_t write_sequence = 0;
     // Written under PageFrames' lock with the links below; read without it as a hint.
     sync::Atomic<LruList> lru_list{LruList::kNone};
     sync::Atomic<AddressSpace*> mapping{nullptr};  // null: not in any mapping (truncated or free)

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cache/base/check.h"
+#include "cache/block_use.h"
 #include "cache/counters.h"
 #include "cache/flusher.h"
 #include "cache/page_frames.h"
@@ -18,7 +19,9 @@ constexpr std::uint64_t kMinCacheBytes = 1U << 20;
 }  // namespace
 
 PageCache::PageCache(const PageCacheOptions& options)
-    : options_(options), counters_(std::make_unique<Counters>()) {
+    : options_(options),
+      counters_(std::make_unique<Counters>()),
+      blocks_(std::make_unique<BlockUse>()) {
     options_.cache_size_bytes =
         std::max(options_.cache_size_bytes, kMinCacheBytes) & ~std::uint64_t{kPageSize - 1};
 }

@@ -9,6 +9,7 @@
 
 namespace wbfat::cache::inline WBFAT_RT {
 
+class BlockUse;
 class Flusher;
 class PageFrames;
 class PageIo;
@@ -69,6 +70,10 @@ public:
     PageIo& io() {
         return *io_;
     }
+    // What the filesystem tells of its blocks, for the assertion freed_blocks.
+    BlockUse& blocks() {
+        return *blocks_;
+    }
     // Writeback errors of any mapping: what syncfs reports.
     ErrSeq s_wb_err;
 
@@ -87,6 +92,7 @@ private:
 
     PageCacheOptions options_;
     std::unique_ptr<Counters> counters_;
+    std::unique_ptr<BlockUse> blocks_;
     std::unique_ptr<PageFrames> frames_;
     std::unique_ptr<PageIo> io_;
     std::unique_ptr<Flusher> flusher_;

@@ -8,10 +8,12 @@
 
 #include "cache/assertions.h"
 #include "cache/base/check.h"
+#include "cache/block_use.h"
 #include "cache/counters.h"
 #include "cache/flusher.h"
 #include "cache/page_cache.h"
 #include "cache/page_lock.h"
+#include "cache/page_lock_order.h"
 #include "cache/trace.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
@@ -152,6 +154,9 @@ void BioBuilder::add(Page& page, const PagePart& part) {
         bio_->eof_bytes = eof_bytes_;
         size_bytes_ = 0;
     }
+    if (op_ == BioOp::kRead) {
+        note_page_released(page);
+    }
     bio_->segments.push_back(
         {.data = page.data + part.offset_bytes, .length_bytes = part.length_bytes, .owner = &page});
     size_bytes_ += part.length_bytes;
@@ -172,6 +177,9 @@ void BioBuilder::submit() {
     }
     trace_segments(TraceKind::kSubmit, bio, bio.offset_bytes);
     remember_hashes(bio);
+    if (op_ == BioOp::kWrite) {
+        cache.blocks().note_write_begins(bio);
+    }
     WBFAT_POINT("bio:before_submit", mapping_);
     mapping_.device().submit(bio);
 }
@@ -261,6 +269,7 @@ void PageIo::end_write(Bio& base) {
     auto& io = *static_cast<PageIo*>(bio.context);
     const bool failed = bio.error != 0;
     check_hashes(bio);
+    io.cache_.blocks().note_write_ends(bio);
     trace_segments(TraceKind::kComplete, bio, static_cast<std::uint64_t>(bio.error));
     if (failed) {
         io.end_failed_write(bio);

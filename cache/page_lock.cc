@@ -7,6 +7,7 @@
 #include "cache/counters.h"
 #include "cache/flusher.h"
 #include "cache/page_frames.h"
+#include "cache/page_lock_order.h"
 #include "cache/page_wait.h"
 #include "cache/protocol.h"
 #include "cache/trace.h"
@@ -81,28 +82,34 @@ bool trylock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
         return false;
     }
     trace_page(TraceKind::kLock, page);
+    note_page_locked(page);
     return true;
 }
 
 void lock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
+    check_page_lock_order(page);
     if (!trylock_page(page)) {
         // Uninterruptible: never fails.
         static_cast<void>(
             wait_on_page_bit_common(page, PG_locked, Interruptible::kNo, WaitBehavior::kExclusive));
+        note_page_locked(page);
     }
 }
 
 Result<> lock_page_killable(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // conditionally acquires
-    if (trylock_page(page)) {
-        return {};
+    check_page_lock_order(page);
+    if (!trylock_page(page)) {
+        TRY_VOID(wait_on_page_bit_common(page, PG_locked, Interruptible::kKillable,
+                                         WaitBehavior::kExclusive));
+        note_page_locked(page);
     }
-    return wait_on_page_bit_common(page, PG_locked, Interruptible::kKillable,
-                                   WaitBehavior::kExclusive);
+    return {};
 }
 
 void unlock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
     assert_page_state(page);
     trace_page(TraceKind::kUnlock, page);
+    note_page_released(page);
     // switch: end, 17.2 d. All versions clear PG_locked and learn of waiters in one operation; only
     // with the queue lock is waking part of it too, and no thief comes before a hand-off.
     if (current_protocol().end == EndClear::kQueueLock) {
@@ -178,6 +185,7 @@ void cancel_dirty_page(Page& page, BlockMask blocks) {
     if (page.dirty_blocks != 0 || !undirty_page(page)) {
         return;
     }
+    ++page.write_sequence;
     // Differs: the kernel leaves the marks to the removal that follows. Here the page may stay, and
     // a mark that nothing stands behind would keep the inode on the flusher's lists. No integrity
     // walk can miss anything: what it would have written is being thrown away.
@@ -265,6 +273,7 @@ void start_writeback(Page& page, Towrite towrite) REQUIRES(page) {
                 "PageWriteback already set");
     AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed);
     PAGE_BUG_ON(page, mapping == nullptr, "P2", "writeback of a page that is in no mapping");
+    ++page.write_sequence;
     PageCache::Counters& counters = page.frames->cache().counters();
     const bool newly = set_bit_and_marks(mapping, page, is_ours, towrite);
     PAGE_ASSERT(page, Assertion::kTwoWrites, newly, "an earlier write of the page is in flight");
@@ -438,6 +447,12 @@ void wait_on_page_writeback(Page& page) {
         if (again == OuterWait::kIf) {
             return;
         }
+    }
+}
+
+void wait_in_earnest(Page& page) {
+    while (page_test(page, PG_writeback)) {
+        wait_on_page_writeback(page);
     }
 }
 

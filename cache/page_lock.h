@@ -35,6 +35,9 @@ void assert_page_locked(const Page& page) ASSERT_CAPABILITY(page);
 
 // Waits once for PG_locked to clear; owns nothing on return. Source: folio_wait_locked.
 void wait_on_page_locked(Page& page);
+// The same whatever the protocol says: for a volume that is shut down, where two writes of a page
+// must not be in flight and no page leaves its mapping under one.
+void wait_in_earnest(Page& page);
 // Errors: EINTR; nothing stays queued. Source: folio_wait_locked_killable.
 Result<> wait_on_page_locked_killable(Page& page);
 // The same, giving the caller's reference away first, on failure too: on return the page may be

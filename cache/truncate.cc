@@ -23,8 +23,6 @@ constexpr pgoff_t kLastIndex = ~pgoff_t{0} >> 1;
 void delete_locked_pages(AddressSpace& mapping, std::span<Page* const> pages)
     NO_THREAD_SAFETY_ANALYSIS {  // the locks come as a batch
     for (Page* page : pages) {
-        PAGE_ASSERT(*page, Assertion::kRemoveWriteback, !page_test(*page, PG_writeback),
-                    "a page under writeback leaves its mapping");
         cancel_dirty_page(*page);
     }
     {
@@ -82,6 +80,9 @@ void delete_all_pages(AddressSpace& mapping, pgoff_t start)
         }
         // Under the page lock: once seen clear it stays clear until the page is out.
         wait_on_page_writeback(*page);
+        PAGE_ASSERT_ELSE(*page, Assertion::kRemoveWriteback, !page_test(*page, PG_writeback),
+                         "a page under writeback is about to leave its mapping",
+                         wait_in_earnest(*page));
         WBFAT_POINT("truncate:before_delete", *page);
         delete_locked_pages(mapping, {&page, 1});
     }

@@ -51,14 +51,6 @@ void give_up(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // releases a lock of a ru
     }
 }
 
-// Whatever the protocol says: a volume that is shut down must not have two writes of a page in
-// flight.
-void wait_in_earnest(Page& page) {
-    while (page_test(page, PG_writeback)) {
-        wait_on_page_writeback(page);
-    }
-}
-
 // Gets PG_writeback ready for a new write of a locked page; `before_sleep` submits what was
 // gathered.
 template <typename BeforeSleep>

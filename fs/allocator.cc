@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "cache/base/check.h"
+#include "cache/block_use.h"
 #include "fs/layout.h"
 #include "fs/run_set.h"
 
@@ -544,22 +545,36 @@ Result<> Allocator::Impl::for_each_free_run(
 // --- the door
 // ----------------------------------------------------------------------------------------------------------------
 
-Allocator::Allocator(const Geometry& geometry, FatTable& fat, const FsInfo& hint,
-                     bool trust_free_count)
-    : impl_(std::make_unique<Impl>(geometry, fat, hint, trust_free_count)) {}
+Allocator::Allocator(const Geometry& geometry, FatTable& fat, cache::BlockUse& blocks,
+                     const FsInfo& hint, bool trust_free_count)
+    : impl_(std::make_unique<Impl>(geometry, fat, hint, trust_free_count)),
+      geometry_(geometry),
+      blocks_(blocks) {}
 
 Allocator::~Allocator() = default;
 
+std::uint64_t Allocator::bytes_of(const ClusterRun& run) const {
+    return std::uint64_t{run.count} << geometry_.cluster_shift;
+}
+
 Result<std::vector<ClusterRun>> Allocator::allocate(std::uint32_t count, cluster_t goal,
                                                     bool& pending_would_do) {
-    return impl_->allocate(count, goal, pending_would_do);
+    Result<std::vector<ClusterRun>> runs = impl_->allocate(count, goal, pending_would_do);
+    if (runs.has_value()) {
+        for (const ClusterRun& run : *runs) {
+            blocks_.note_allocated(geometry_.cluster_offset_bytes(run.first), bytes_of(run));
+        }
+    }
+    return runs;
 }
 
 void Allocator::cancel(const ClusterRun& run) {
+    blocks_.note_freed(geometry_.cluster_offset_bytes(run.first), bytes_of(run));
     impl_->cancel(run);
 }
 
 bool Allocator::free_later(const ClusterRun& run) {
+    blocks_.note_freed(geometry_.cluster_offset_bytes(run.first), bytes_of(run));
     return impl_->free_later(run);
 }
 

@@ -32,12 +32,18 @@
 #include "fs/fat_table.h"
 #include "fs/geometry.h"
 
+namespace wbfat::cache::inline WBFAT_RT {
+class BlockUse;
+}
+
 namespace wbfat::fs::inline WBFAT_RT {
 
 class Allocator {
 public:
-    // `hint`: FSINFO; its free count is used only if `trust_free_count`.
-    Allocator(const Geometry& geometry, FatTable& fat, const FsInfo& hint, bool trust_free_count);
+    // `hint`: FSINFO; its free count is used only if `trust_free_count`. `blocks` is told of every
+    // allocation and every freeing. What is referred to outlives the allocator.
+    Allocator(const Geometry& geometry, FatTable& fat, cache::BlockUse& blocks, const FsInfo& hint,
+              bool trust_free_count);
     ~Allocator();
     Allocator(const Allocator&) = delete;
     Allocator& operator=(const Allocator&) = delete;
@@ -76,7 +82,11 @@ public:
 private:
     struct Group;
     class Impl;
+    std::uint64_t bytes_of(const ClusterRun& run) const;
+
     std::unique_ptr<Impl> impl_;
+    const Geometry& geometry_;
+    cache::BlockUse& blocks_;
 };
 
 }  // namespace wbfat::fs::inline WBFAT_RT

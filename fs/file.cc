@@ -9,6 +9,7 @@
 #include <linux/falloc.h>
 
 #include "cache/flusher.h"
+#include "cache/integrity_check.h"
 #include "fs/layout.h"
 #include "fs/truncate.h"
 #include "fs/volume.h"
@@ -253,12 +254,14 @@ Result<> File::fsync(bool datasync) {
     if (inode.is_directory()) {
         return volume.ordering().commit();
     }
+    cache::IntegrityCheck check(inode.mapping(), 0, cache::kLastByte);
     const Result<> written = cache::filemap_fdatawrite_range(inode.mapping(), 0, cache::kLastByte);
     cache::filemap_fdatawait_range(inode.mapping(), 0, cache::kLastByte);
     if (const int error = advance_wb_err(); error != 0) {
         return Errno{error};
     }
     TRY_VOID(written);
+    check.finish();
     const sync::Atomic<std::uint64_t>& sequence =
         datasync ? inode.size_sequence : inode.dirty_sequence;
     if (!volume.ordering().is_durable(sequence.load(std::memory_order_acquire))) {

@@ -166,7 +166,7 @@ Result<> Volume::prepare(std::string& why) {
     const Result<FsInfo> fsinfo = read_fsinfo();
     const FsInfo hint = fsinfo.has_value() ? *fsinfo : FsInfo{};
     allocator_ = std::make_unique<Allocator>(
-        geometry_, *fat_, hint, hint.valid && (!was_dirty_at_mount_ || options_.usefree));
+        geometry_, *fat_, cache_.blocks(), hint, hint.valid && (!was_dirty_at_mount_ || options_.usefree));
     inodes_ = std::make_unique<InodeCache>(*this);
     const Result<InodeRef> root = inodes_->root();
     if (!root.has_value()) {

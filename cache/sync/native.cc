@@ -78,8 +78,11 @@ thread_local HeldRanks held_ranks;
 
 void before_lock(LockRank rank) {
     if constexpr (kCheckRanks) {
-        BUG_ON(rank != LockRank::kUnranked && held_ranks.highest() > rank, "S2",
-               "lock order inversion (see cache/LOCKING.md)");
+        if (rank != LockRank::kUnranked && held_ranks.highest() > rank) [[unlikely]] {
+            const LockRankReporter reporter = lock_rank_reporter.load(std::memory_order_relaxed);
+            BUG_ON(reporter == nullptr, "S2", "lock order inversion (see cache/LOCKING.md)");
+            reporter();
+        }
     }
 }
 void after_lock(LockRank rank) {

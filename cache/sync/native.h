@@ -21,6 +21,7 @@
 
 #include "cache/base/runtime.h"
 #include "cache/base/thread_annotations.h"
+#include "cache/sync/lock_rank.h"
 #include "cache/sync/task_ring.h"
 
 namespace wbfat::sync::inline WBFAT_RT {
@@ -123,20 +124,6 @@ public:
 
 private:
     std::atomic<T> value_{};
-};
-
-// Where a lock stands in the order of cache/LOCKING.md: taken only while every ranked lock held by
-// the thread has a rank that is not higher. Equal ranks nest (two inodes of a rename); their order
-// is the caller's duty.
-enum class LockRank : std::uint8_t {
-    kUnranked = 0,      // not checked
-    kInode = 10,        // i_rwsem
-    kTruncate = 20,     // truncate_lock
-    kTransaction = 30,  // the ordered commit
-    kFat = 40,          // fat_lock
-    kFlusherList = 50,  // Flusher list_lock
-    kFrames = 60,       // page_frames
-    kLeaf = 90,         // nothing is taken below it
 };
 
 // Short sections; nothing sleeps inside. Spins briefly, then yields: the holder may have lost its

@@ -67,6 +67,19 @@ TEST_F(AssertionsTest, EveryAssertionReportsItsNameAndCallsTheHandlerInStateBug)
     }
 }
 
+TEST_F(AssertionsTest, ALockThatIsTakenOutOfTurnFailsLockRank) {
+    sync::Mutex inner(sync::LockRank::kFrames);
+    sync::RwSem outer(sync::LockRank::kInode);
+    const sync::MutexLock lock(inner);
+    { const sync::ReadGuard guard(outer); }
+    ASSERT_EQ(reports().size(), 1U);
+    EXPECT_STREQ(reports()[0].assertion, "lock_rank");
+    EXPECT_EQ(nr_handled, 1);
+    set_assertion(Assertion::kLockRank, AssertionState::kOff);
+    { const sync::ReadGuard guard(outer); }
+    EXPECT_EQ(reports().size(), 1U);
+}
+
 TEST_F(AssertionsTest, WarnReportsAndCallsNoHandler) {
     set_assertion(Assertion::kTwoWrites, AssertionState::kWarn);
     PAGE_ASSERT(page_, Assertion::kTwoWrites, false, "two");

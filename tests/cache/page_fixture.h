@@ -166,6 +166,13 @@ protected:
     std::unique_ptr<AddressSpace> mapping_;
 };
 
+// How often `point` was passed since reset_point_hits().
+inline std::uint64_t hits(const std::string& point) {
+    const auto all = sync::point_hits();
+    const auto found = all.find(point);
+    return found == all.end() ? 0 : found->second;
+}
+
 // A rule for one named task.
 inline sync::PointRule only(std::string task, std::uint64_t count = UINT64_MAX) {
     sync::PointRule rule;

@@ -39,11 +39,6 @@ protected:
     bool has(PageFlag flag) const {
         return page_test(page_, flag);
     }
-    static std::uint64_t hits(const std::string& point) {
-        const auto all = sync::point_hits();
-        const auto found = all.find(point);
-        return found == all.end() ? 0 : found->second;
-    }
     // Starts a thread and returns when it sleeps in the queue.
     static Thread start_queued(const std::string& name, std::function<void()> body) {
         PointGate queued("wait:queued", only(name));
@@ -334,11 +329,6 @@ TEST_F(PageWaitTest, KilledAndPatientWaitersMixWithoutLoss) {
 
 class PageWritebackWaitTest : public PageTest {
 protected:
-    static std::uint64_t hits(const std::string& point) {
-        const auto all = sync::point_hits();
-        const auto found = all.find(point);
-        return found == all.end() ? 0 : found->second;
-    }
 };
 
 // The drawing of commit c2407cf7d22d, with the one thing the newest kernels still need for it: a

@@ -80,11 +80,6 @@ protected:
     static void use(const std::string& text) {
         set_protocol_while_idle(protocol_named(text));
     }
-    static std::uint64_t hits(const std::string& point) {
-        const auto all = sync::point_hits();
-        const auto found = all.find(point);
-        return found == all.end() ? 0 : found->second;
-    }
     // Starts a thread and returns when it is queued, has looked at the bit, and goes to sleep.
     static sync::Thread start_queued(const std::string& name, std::function<void()> body) {
         sync::PointGate asleep("wait:before_sleep", only(name));

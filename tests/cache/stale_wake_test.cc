@@ -10,6 +10,7 @@
 #include "cache/assertions.h"
 
 #include "tests/cache/protocol_fixture.h"
+#include "tests/support/bugs.h"
 
 // Here a lock passes between threads: the static analysis cannot follow.
 #if defined(__clang__)
@@ -22,31 +23,6 @@ namespace {
 using sync::PointGate;
 using sync::Role;
 using sync::Thread;
-
-// Failed assertions are reported and counted, and the run goes on.
-class Bugs {
-public:
-    Bugs() {
-        reset_assertions();
-        EXPECT_EQ(set_assertions("all:warn"), "");
-    }
-    ~Bugs() {
-        reset_assertions();
-    }
-    Bugs(const Bugs&) = delete;
-    Bugs& operator=(const Bugs&) = delete;
-
-    static std::uint64_t count(Assertion id) {
-        return assertion_hits(id);
-    }
-    static std::uint64_t count_all() {
-        std::uint64_t hits = 0;
-        for (const AssertionInfo& info : all_assertions()) {
-            hits += assertion_hits(info.id);
-        }
-        return hits;
-    }
-};
 
 sync::PointRule nth(const std::string& task, std::uint64_t skip) {
     sync::PointRule rule = only(task);

@@ -12,6 +12,7 @@
 #include "cache/page_io.h"
 #include "cache/page_lock.h"
 
+#include "tests/support/bugs.h"
 #include "tests/support/test_mapping.h"
 
 namespace wbfat::cache::inline WBFAT_RT {
@@ -42,6 +43,24 @@ TEST(WritebackTest, ContiguousPagesGoInFewLargeTransfers) {
     EXPECT_EQ(stats.nr_writeback, 0U);
     EXPECT_FALSE(bed.mapping().i_pages.tagged(PAGECACHE_TAG_DIRTY));
     EXPECT_FALSE(bed.mapping().i_pages.tagged(PAGECACHE_TAG_TOWRITE));
+}
+
+TEST(WritebackTest, AStablePageThatChangesUnderItsWriteIsFound) {
+    const Bugs bugs;
+    TestBed bed({.stable = AddressSpace::StablePages::kYes});
+    bed.write(0, pattern(0, kPageSize, 1));
+    ASSERT_TRUE(bed.fsync().has_value());
+    EXPECT_EQ(Bugs::count(Assertion::kStablePage), 0U);
+    bed.write(0, pattern(0, kPageSize, 2));
+    bed.faults().add_rule(kHoldOneWrite);
+    ASSERT_TRUE(filemap_fdatawrite_range(bed.mapping(), 0, kLastByte).has_value());
+    Page* const page = bed.mapping().i_pages.find_get(0);
+    ASSERT_NE(page, nullptr);
+    page->data[100] ^= std::byte{1};  // without a wait for the page, as nobody may
+    put_page(*page);
+    ASSERT_TRUE(bed.faults().release_transfer(0));
+    filemap_fdatawait_range(bed.mapping(), 0, kLastByte);
+    EXPECT_EQ(Bugs::count(Assertion::kStablePage), 1U);
 }
 
 TEST(WritebackTest, AScatteredPageEndsWithTheLastOfItsBlocks) {

@@ -63,7 +63,7 @@ public:
     explicit AllocatorBed(const Geometry& geometry_of_bed) : FatBed(geometry_of_bed) {}
     // After planting.
     void start(const FsInfo& hint = {}, bool trust = false) {
-        allocator = std::make_unique<Allocator>(geometry, *fat, hint, trust);
+        allocator = std::make_unique<Allocator>(geometry, *fat, blocks(), hint, trust);
     }
     std::vector<ClusterRun> must_allocate(std::uint32_t count, cluster_t goal = 0) {
         bool pending_would_do = false;

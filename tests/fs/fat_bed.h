@@ -152,6 +152,9 @@ public:
         ASSERT_TRUE(cache::sync_dirty_blocks(mapping, sorted).has_value());
         blocks.clear();
     }
+    cache::BlockUse& blocks() {
+        return cache_->blocks();
+    }
     FatValue must_get(cluster_t cluster) {
         const Result<FatValue> value = fat->get(cluster);
         EXPECT_TRUE(value.has_value()) << "cluster " << cluster << ": errno " << value.code();

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Goal: eight threads that truncate, write, map and sync files find every byte right, and so do fsck.fat and mtools.
-Method: wbfat-stress on a mount whose cache is smaller than the files, for each FAT type, with and without -o sync, on
-an image and on a loop device. Unmounted, the volume goes to fsck.fat -n, and mcopy reads every file, which must be as
-the run's manifest says: that is computed from what was written, not from what a read has returned.
+Method: wbfat-stress on a mount whose cache is smaller than the files and that has every assertion on, for each FAT
+type, with and without -o sync, on an image and on a loop device. Unmounted, the volume goes to fsck.fat -n, and mcopy
+reads every file, which must be as the run's manifest says: that is computed from what was written, not from what a read
+has returned.
 
     stress_test.py                                   some hundred operations of each thread on each volume
     stress_test.py --seconds 600                     ten minutes on each; a line for each on standard error
@@ -48,7 +49,7 @@ class StressTest(wbfat_mount.MountCase):
         image = self.make_image(mib, "-F", bits, *mkfs)
         device = self.loop(image) if on_loop else image
         kernel = NOT_GATHERED if bits == 12 or "sync" in options else GATHERED
-        mount = self.mount(device, ",".join(("utf8", "cache_size=16M", *kernel["options"], *options)))
+        mount = self.mount(device, ",".join(("utf8", "cache_size=16M", "assert=all:bug", *kernel["options"], *options)))
         manifest = self.directory / "manifest"
         length = Settings.length or SHORT_RUN["sync" in options]
         seed = ["--seed", os.environ["WBFAT_SEED"]] if "WBFAT_SEED" in os.environ else []
