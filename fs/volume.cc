@@ -165,8 +165,9 @@ Result<> Volume::prepare(std::string& why) {
     find_out_whether_dirty();
     const Result<FsInfo> fsinfo = read_fsinfo();
     const FsInfo hint = fsinfo.has_value() ? *fsinfo : FsInfo{};
-    allocator_ = std::make_unique<Allocator>(
-        geometry_, *fat_, cache_.blocks(), hint, hint.valid && (!was_dirty_at_mount_ || options_.usefree));
+    allocator_ =
+        std::make_unique<Allocator>(geometry_, *fat_, cache_.blocks(), hint,
+                                    hint.valid && (!was_dirty_at_mount_ || options_.usefree));
     inodes_ = std::make_unique<InodeCache>(*this);
     const Result<InodeRef> root = inodes_->root();
     if (!root.has_value()) {

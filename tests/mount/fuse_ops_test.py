@@ -11,8 +11,12 @@ import mmap
 import os
 import re
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 
 import wbfat_mount
 from wbfat_mount import RENAME_EXCHANGE, RENAME_NOREPLACE, fallocate, pattern, renameat2
@@ -20,6 +24,19 @@ from wbfat_mount import RENAME_EXCHANGE, RENAME_NOREPLACE, fallocate, pattern, r
 KEEP_SIZE = 1
 SECTOR = 512
 MANY = 3000
+# Python itself would call again after EINTR.
+WRITE_UNTIL_INTERRUPTED = f"""
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+file = os.open(sys.argv[1], os.O_RDWR)
+same = os.pread(file, {SECTOR}, 0)
+signal.signal(signal.SIGUSR1, lambda *_: None)
+signal.siginterrupt(signal.SIGUSR1, True)
+print("ready", flush=True)
+while libc.pwrite(file, same, {SECTOR}, 0) == {SECTOR}:
+    pass
+os._exit(ctypes.get_errno())
+"""
 
 
 class Operations:
@@ -496,6 +513,27 @@ class CacheNoneTest(Operations, wbfat_mount.MountCase):
             with mmap.mmap(file.fileno(), 20_000, mmap.MAP_PRIVATE) as view:
                 self.assertEqual(view[:], pattern(20_000))
         self.finish()
+
+    def test_a_signal_ends_a_write_that_waits_for_a_page(self):
+        """FUSE_INTERRUPT: the flusher holds the page's lock; who waits for it gets EINTR, and leaves nothing queued."""
+        self.unmount(self.volume)
+        self.volume = self.mount(self.image, f"{wbfat_mount.VFAT_OPTIONS},cache=none,assert=all:bug,"
+                                             "dirty_writeback_centisecs=1,dirty_expire_centisecs=0,"
+                                             "point=write_cache_pages:prepared@flusher=sleep(300ms)")
+        self.write("f", pattern(SECTOR))
+        with subprocess.Popen([sys.executable, "-c", WRITE_UNTIL_INTERRUPTED, self.at("f")],
+                              stdout=subprocess.PIPE, text=True) as writing:
+            self.addCleanup(writing.kill)
+            self.assertEqual(writing.stdout.readline(), "ready\n")
+            deadline = time.monotonic() + wbfat_mount.WATCHDOG_SECONDS
+            while writing.poll() is None and time.monotonic() < deadline:
+                writing.send_signal(signal.SIGUSR1)
+                time.sleep(.01)
+            writing.kill()
+        self.assertEqual(errno.errorcode.get(writing.returncode), "EINTR")
+        self.assertEqual(self.read("f"), pattern(SECTOR))
+        self.finish()
+        self.assertNotIn("BUG", self.volume.log())
 
     test_mmap_store_without_msync_reaches_the_disk = None
     test_bytes_beyond_the_end_in_a_mapping_are_not_kept = None
