@@ -60,7 +60,11 @@ public:
     AddressSpace* tail() const {
         return tail_;
     }
+    std::uint64_t size() const {
+        return size_;
+    }
     void push_head(AddressSpace& mapping) {
+        ++size_;
         mapping.wb_list = id_;
         mapping.wb_prev = nullptr;
         mapping.wb_next = head_;
@@ -68,6 +72,7 @@ public:
         head_ = &mapping;
     }
     void remove(AddressSpace& mapping) {
+        --size_;
         (mapping.wb_prev != nullptr ? mapping.wb_prev->wb_next : head_) = mapping.wb_next;
         (mapping.wb_next != nullptr ? mapping.wb_next->wb_prev : tail_) = mapping.wb_prev;
         mapping.wb_prev = mapping.wb_next = nullptr;
@@ -78,6 +83,7 @@ private:
     const ListId id_;
     AddressSpace* head_ = nullptr;
     AddressSpace* tail_ = nullptr;
+    std::uint64_t size_ = 0;
 };
 
 // One request to the flusher thread. Source: struct wb_writeback_work.
@@ -103,6 +109,8 @@ public:
     void start_background() EXCLUDES(list_lock_);
     bool pause_within(Nanoseconds patience) EXCLUDES(list_lock_);
     void resume() EXCLUDES(list_lock_);
+    void set_dirty_writeback_centisecs(unsigned centisecs) EXCLUDES(list_lock_);
+    FlusherStatus status() const EXCLUDES(list_lock_);
     void balance_dirty_pages() EXCLUDES(throttle_lock_);
     void note_writeback_ended() EXCLUDES(throttle_lock_);
 
@@ -122,6 +130,7 @@ private:
     // --- the thread
     void run() EXCLUDES(list_lock_);
     void wait_for_work() EXCLUDES(list_lock_);
+    bool period_due_locked(Nanoseconds now) const REQUIRES(list_lock_);
     bool work_due_locked() REQUIRES(list_lock_);
     Nanoseconds time_to_next_locked() REQUIRES(list_lock_);
     void do_round() EXCLUDES(list_lock_);
@@ -159,6 +168,8 @@ private:
     bool busy_ GUARDED_BY(list_lock_) = false;
     int paused_ GUARDED_BY(list_lock_) = 0;
     int syncs_ GUARDED_BY(list_lock_) = 0;
+    // Zero: never.
+    Nanoseconds period_ GUARDED_BY(list_lock_){};
     Nanoseconds next_period_ GUARDED_BY(list_lock_){};
     // Background work before then would be in vain.
     Nanoseconds not_before_ GUARDED_BY(list_lock_){};
@@ -194,7 +205,8 @@ Flusher::Impl::Impl(PageCache& cache) : cache_(cache) {
         std::min<std::uint64_t>(frames * background / 100, kBackgroundMaxBytes >> kPageShift);
     {
         const sync::MutexLock lock(list_lock_);
-        next_period_ = sync::monotonic_now() + from_centisecs(options.dirty_writeback_centisecs);
+        period_ = from_centisecs(options.dirty_writeback_centisecs);
+        next_period_ = sync::monotonic_now() + period_;
     }
     thread_ = sync::Thread("wbfat-flusher", sync::Role::kFlusher, [this] { run(); });
 }
@@ -531,6 +543,30 @@ bool Flusher::Impl::over_background() const {
     return cache_.counters().nr_dirty.value() > background_pages_;
 }
 
+void Flusher::Impl::set_dirty_writeback_centisecs(unsigned centisecs) {
+    const sync::MutexLock lock(list_lock_);
+    period_ = from_centisecs(centisecs);
+    next_period_ = sync::monotonic_now() + period_;
+    wake_.notify_one();
+}
+
+FlusherStatus Flusher::Impl::status() const {
+    const sync::MutexLock lock(list_lock_);
+    FlusherStatus status;
+    status.paused = paused_ > 0;
+    status.busy = busy_;
+    status.dirty_writeback_centisecs = static_cast<unsigned>(period_ / milliseconds(10));
+    status.limit_pages = limit_pages_;
+    status.background_pages = background_pages_;
+    status.nr_dirty_inodes = b_dirty_.size() + b_io_.size() + b_more_io_.size();
+    status.backoff_ms = static_cast<std::uint64_t>(backoff_ / milliseconds(1));
+    return status;
+}
+
+bool Flusher::Impl::period_due_locked(Nanoseconds now) const {
+    return period_ != Nanoseconds::zero() && now >= next_period_;
+}
+
 bool Flusher::Impl::work_due_locked() {
     if (stopping_) {
         return true;
@@ -539,14 +575,12 @@ bool Flusher::Impl::work_due_locked() {
         return false;
     }
     const Nanoseconds now = sync::monotonic_now();
-    const bool period = cache_.options().dirty_writeback_centisecs != 0 && now >= next_period_;
-    return period || (now >= not_before_ && (kicked_ || background_));
+    return period_due_locked(now) || (now >= not_before_ && (kicked_ || background_));
 }
 
 Nanoseconds Flusher::Impl::time_to_next_locked() {
     const Nanoseconds now = sync::monotonic_now();
-    Nanoseconds next =
-        cache_.options().dirty_writeback_centisecs != 0 ? next_period_ : Nanoseconds::max();
+    Nanoseconds next = period_ != Nanoseconds::zero() ? next_period_ : Nanoseconds::max();
     if (kicked_ || background_) {
         next = std::min(next, std::max(not_before_, now));
     }
@@ -610,9 +644,9 @@ void Flusher::Impl::do_round() {
         const sync::MutexLock lock(list_lock_);
         const Nanoseconds now = sync::monotonic_now();
         held_back = now < not_before_;
-        period = cache_.options().dirty_writeback_centisecs != 0 && now >= next_period_;
+        period = period_due_locked(now);
         if (period) {
-            next_period_ = now + from_centisecs(cache_.options().dirty_writeback_centisecs);
+            next_period_ = now + period_;
             periodic = periodic_;
         }
         if (!held_back) {
@@ -825,6 +859,14 @@ bool Flusher::pause_within(sync::Nanoseconds patience) {
 
 void Flusher::resume() {
     impl_->resume();
+}
+
+void Flusher::set_dirty_writeback_centisecs(unsigned centisecs) {
+    impl_->set_dirty_writeback_centisecs(centisecs);
+}
+
+FlusherStatus Flusher::status() const {
+    return impl_->status();
 }
 
 void Flusher::balance_dirty_pages(AddressSpace& /*mapping*/) {

@@ -36,6 +36,17 @@
 
 namespace wbfat::cache::inline WBFAT_RT {
 
+// What the flusher is at. Exact at one moment, which has passed when it is read.
+struct FlusherStatus {
+    bool paused = false;
+    bool busy = false;  // in a round
+    unsigned dirty_writeback_centisecs = 0;
+    std::uint64_t limit_pages = 0;       // writers wait above
+    std::uint64_t background_pages = 0;  // the flusher starts above
+    std::uint64_t nr_dirty_inodes = 0;   // on b_dirty, b_io and b_more_io
+    std::uint64_t backoff_ms = 0;        // after failed writes; 0: none
+};
+
 class Flusher {
 public:
     explicit Flusher(PageCache& cache);
@@ -71,6 +82,9 @@ public:
     // The same; false, and not paused, when it was still at it after `patience`.
     [[nodiscard]] bool pause_within(sync::Nanoseconds patience);
     void resume();
+    // The period of the old dirty inodes from now on; 0: never.
+    void set_dirty_writeback_centisecs(unsigned centisecs);
+    [[nodiscard]] FlusherStatus status() const;
 
     // Sleeps while dirty + writeback pages exceed the dirty limit, so that writers go at the speed
     // of the device. Call after a write, holding no page lock, no transaction and no lock that the

@@ -295,6 +295,12 @@ void remove_oops_reports() {
     all.options = {};
 }
 
+std::uint64_t last_oops_number() {
+    Reports& all = reports();
+    const sync::MutexLock lock(all.mutex);
+    return all.nr_made;
+}
+
 std::vector<Oops> kept_oopses() {
     Reports& all = reports();
     const sync::MutexLock lock(all.mutex);

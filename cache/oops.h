@@ -104,6 +104,8 @@ void remove_oops_reports();
 
 // The last ones, oldest first.
 std::vector<Oops> kept_oopses();
+// The number of the last one made; 0: none.
+std::uint64_t last_oops_number();
 void forget_oopses();
 
 // Describes without reporting or keeping.

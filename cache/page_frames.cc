@@ -169,6 +169,34 @@ std::uint64_t PageFrames::nr_free() const {
     return impl_->nr_free_listed + (impl_->nr_frames - impl_->first_untouched);
 }
 
+PageCensus PageFrames::census() const {
+    std::uint64_t nr_made = 0;
+    {
+        const sync::SpinLockGuard guard(impl_->lock);
+        nr_made = impl_->first_untouched;
+    }
+    PageCensus census;
+    const auto* const pages =
+        std::launder(reinterpret_cast<const Page*>(impl_->page_memory.base()));
+    for (const Page& page : std::span(pages, nr_made)) {
+        if (page.mapping.load(std::memory_order_relaxed) == nullptr) {
+            continue;
+        }
+        const std::uint64_t flags = page.flags.load(std::memory_order_relaxed);
+        const auto one_if = [flags](std::uint64_t bits) {
+            return (flags & bits) == bits ? 1U : 0U;
+        };
+        census.nr_writeback += one_if(PG_writeback);
+        census.nr_redirtied += one_if(PG_writeback | PG_dirty);
+        census.nr_dirty += one_if(PG_dirty) - one_if(PG_writeback | PG_dirty);
+        census.nr_clean += (flags & (PG_writeback | PG_dirty)) == 0 ? 1 : 0;
+        census.nr_locked += one_if(PG_locked);
+        census.nr_waited_for += one_if(PG_waiters);
+        census.nr_error += one_if(PG_error);
+    }
+    return census;
+}
+
 void PageFrames::set_alloc_timeout(sync::Nanoseconds timeout) {
     impl_->alloc_timeout_ns.store(timeout.count(), std::memory_order_relaxed);
 }

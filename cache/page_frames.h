@@ -29,6 +29,18 @@ namespace wbfat::cache::inline WBFAT_RT {
 
 class PageCache;
 
+// How many pages of mappings are in which state. A page may be in several; the sum of the first
+// three is all of them.
+struct PageCensus {
+    std::uint64_t nr_clean = 0;      // neither dirty nor under writeback
+    std::uint64_t nr_dirty = 0;      // and not under writeback
+    std::uint64_t nr_writeback = 0;  // dirty again or not
+    std::uint64_t nr_redirtied = 0;  // of these, dirty again
+    std::uint64_t nr_locked = 0;
+    std::uint64_t nr_waited_for = 0;  // somebody sleeps on the page, or did lately (W2)
+    std::uint64_t nr_error = 0;       // the last read failed
+};
+
 class PageFrames {
 public:
     static Result<std::unique_ptr<PageFrames>> create(PageCache& cache, std::uint64_t nr_frames);
@@ -71,6 +83,9 @@ public:
     }
     [[nodiscard]] std::uint64_t nr_frames() const;
     [[nodiscard]] std::uint64_t nr_free() const;
+    // Looks at the flags of every page once, without a lock: pages change meanwhile. Costs a cache
+    // miss a page.
+    [[nodiscard]] PageCensus census() const;
     // The arena a page came from (put_page needs no cache argument).
     static PageFrames& of(Page& page);
 

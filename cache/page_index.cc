@@ -173,6 +173,49 @@ std::uint64_t PageIndex::nr_pages() const {
     return nr_pages_.load(std::memory_order_acquire);
 }
 
+// --- sampling
+
+// Requires: the node is at least as tall as the level.
+void PageIndex::sample_subtree(const Node& node, pgoff_t base, unsigned level,
+                               std::vector<PageIndexWord>& out) {
+    if (node.shift > level * kSlotBits) {
+        for (std::uint64_t bits = node.words[kPresent]; bits != 0; bits &= bits - 1) {
+            const auto slot = static_cast<unsigned>(std::countr_zero(bits));
+            sample_subtree(*node.child(slot), base | (pgoff_t{slot} << node.shift), level, out);
+        }
+        return;
+    }
+    PageIndexWord word{.number = base >> (node.shift + kSlotBits),
+                       .present = node.words[kPresent],
+                       .dirty = node.words[PAGECACHE_TAG_DIRTY],
+                       .writeback = node.words[PAGECACHE_TAG_WRITEBACK]};
+    if (node.is_leaf()) {
+        for (std::uint64_t bits = word.dirty | word.writeback; bits != 0; bits &= bits - 1) {
+            const auto slot = static_cast<unsigned>(std::countr_zero(bits));
+            const std::uint64_t flags = node.page(slot)->flags.peek();
+            word.locked |= (flags & PG_locked) != 0 ? bit_of(slot) : 0;
+            word.waited_for |= (flags & PG_waiters) != 0 ? bit_of(slot) : 0;
+        }
+    }
+    out.push_back(word);
+}
+
+void PageIndex::sample(unsigned level, std::vector<PageIndexWord>& out) const {
+    const sync::SpinLockGuard guard(lock_);
+    if (root_ == nullptr) {
+        return;
+    }
+    if (root_->shift >= level * kSlotBits) {
+        sample_subtree(*root_, 0, level, out);
+        return;
+    }
+    // A small tree is one slot of the first word.
+    out.push_back({.number = 0,
+                   .present = root_->words[kPresent] != 0 ? 1U : 0U,
+                   .dirty = root_->words[PAGECACHE_TAG_DIRTY] != 0 ? 1U : 0U,
+                   .writeback = root_->words[PAGECACHE_TAG_WRITEBACK] != 0 ? 1U : 0U});
+}
+
 // --- insertion and removal
 
 // Puts roots above the root until `index` fits. On failure the tree is taller than it need be, and

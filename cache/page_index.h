@@ -21,6 +21,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "cache/page.h"
 
@@ -32,6 +33,20 @@ enum PageTag : unsigned {
     PAGECACHE_TAG_TOWRITE = 2
 };
 inline constexpr unsigned kNrPageTags = 3;
+
+// 64 neighbouring cells of a mapping seen from afar: bit n tells of the n-th. A cell is a page, or
+// a group of 64, 64 * 64, .. pages, of which it tells whether any is so.
+struct PageIndexWord {
+    std::uint64_t number = 0;  // cells 64 * number on
+    std::uint64_t present = 0;
+    std::uint64_t dirty = 0;
+    std::uint64_t writeback = 0;
+    // Only where a cell is a page, and only of pages that are dirty or under writeback.
+    std::uint64_t locked = 0;
+    std::uint64_t waited_for = 0;  // PG_waiters: now, or lately
+
+    friend bool operator==(const PageIndexWord&, const PageIndexWord&) = default;
+};
 
 class PageIndex {
 public:
@@ -54,6 +69,11 @@ public:
     // DIRTY -> also TOWRITE for [start, end]; drops the lock every 4096 slots. Source:
     // tag_pages_for_writeback.
     void tag_pages_for_writeback(pgoff_t start, pgoff_t end);
+
+    // Appends the words that have a page, in ascending order. A cell is 64^level pages; level <= 8.
+    // Costs a few loads a word under the lock, whatever a word stands for: no page is touched but
+    // those of `locked` and `waited_for`.
+    void sample(unsigned level, std::vector<PageIndexWord>& out) const;
 
     sync::SpinLock& lock() const RETURN_CAPABILITY(lock_) {
         return lock_;
@@ -84,6 +104,8 @@ private:
     void publish_root_tags_locked() REQUIRES(lock_);
     static bool gather(const Node& node, pgoff_t base, Walk& walk);
     static bool copy_dirty_to_towrite(Node& node, pgoff_t base, Walk& walk);
+    static void sample_subtree(const Node& node, pgoff_t base, unsigned level,
+                               std::vector<PageIndexWord>& out);
     static void free_tree(Node* node);
     static std::uint64_t check_subtree(const Node& node);
     std::size_t find_get_range_word(unsigned word, pgoff_t start, pgoff_t end,

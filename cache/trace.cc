@@ -146,6 +146,16 @@ Trace read_trace() {
     return read_rings([](const Record&) { return true; });
 }
 
+Trace TraceReader::read_new() {
+    std::uint64_t latest = read_to_;
+    Trace trace = read_rings([&](const Record& record) {
+        latest = std::max(latest, record[0]);
+        return record[0] > read_to_;
+    });
+    read_to_ = latest;
+    return trace;
+}
+
 Trace read_page_history(const Page& page, std::size_t most) {
     const std::uint64_t address = address_of(&page);
     Trace trace = read_rings([address](const Record& record) { return record[1] == address; });

@@ -97,6 +97,18 @@ Trace read_trace();
 // The last `most` events of one page, whatever file it belonged to, and the tasks they name.
 Trace read_page_history(const Page& page, std::size_t most);
 
+// Reads on from where it stopped. An event that is recorded late, with a time before that of one
+// read already, is not read any more.
+class TraceReader {
+public:
+    // What was recorded since the last call; at first all that is in the rings. Context: as
+    // read_trace.
+    Trace read_new();
+
+private:
+    std::uint64_t read_to_ = 0;  // raw clock of the last event
+};
+
 // "lock", "wake 'flusher' (writeback)", "submit at 0x1f000": one event in words.
 std::string describe(const TraceEvent& event, const std::vector<TraceTask>& tasks);
 

@@ -53,6 +53,8 @@ public:
     void shrink(std::size_t keep);
     std::size_t nr_inodes() const;
     std::size_t nr_in_use() const;
+    void for_each_file(const std::function<void(Inode&)>& visit) EXCLUDES(lock_);
+    void with_file(std::uint64_t ino, const std::function<void(Inode&)>& visit) EXCLUDES(lock_);
     bool pin(Inode& inode);
     void unpin(Inode& inode);
     void evict_deferred();
@@ -237,6 +239,30 @@ std::size_t InodeCache::Impl::nr_in_use() const {
         in_use += inode->refcount_.load() > own ? 1 : 0;
     }
     return in_use;
+}
+
+void InodeCache::Impl::for_each_file(const std::function<void(Inode&)>& visit) {
+    const sync::MutexLock lock(lock_);
+    for (const auto& [ino, inode] : by_ino_) {
+        if (!inode->is_directory() && !inode->going_away_) {
+            visit(*inode);
+        }
+    }
+}
+
+void InodeCache::Impl::with_file(std::uint64_t ino, const std::function<void(Inode&)>& visit) {
+    Inode* inode = nullptr;
+    {
+        const sync::MutexLock lock(lock_);
+        const auto found = by_ino_.find(ino);
+        if (found == by_ino_.end() || found->second->is_directory() || found->second->going_away_) {
+            return;
+        }
+        inode = found->second;
+        ++inode->pins_;
+    }
+    visit(*inode);
+    unpin(*inode);
 }
 
 // --- building ---
@@ -606,6 +632,14 @@ std::size_t InodeCache::nr_inodes() const {
 
 std::size_t InodeCache::nr_in_use() const {
     return impl_->nr_in_use();
+}
+
+void InodeCache::for_each_file(const std::function<void(Inode&)>& visit) {
+    impl_->for_each_file(visit);
+}
+
+void InodeCache::with_file(std::uint64_t ino, const std::function<void(Inode&)>& visit) {
+    impl_->with_file(ino, visit);
 }
 
 bool InodeCache::pin(Inode& inode) {

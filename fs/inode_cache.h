@@ -17,6 +17,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "cache/base/result.h"
@@ -57,6 +58,13 @@ public:
     std::size_t nr_inodes() const;
     // Inodes that somebody holds, the root's own reference not counted.
     std::size_t nr_in_use() const;
+
+    // Every file in memory, in no order, with the lock held: the visit takes no lock but a spin
+    // lock.
+    void for_each_file(const std::function<void(Inode&)>& visit);
+    // The file of this number, if it is in memory; it stays while the visit lasts, as for the
+    // flusher.
+    void with_file(std::uint64_t ino, const std::function<void(Inode&)>& visit);
 
     // The flusher's uses of a file (AddressSpaceOps::grab_inode). pin() is false when the inode is
     // going away.

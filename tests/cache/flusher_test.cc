@@ -108,6 +108,30 @@ TEST(FlusherTest, PausedItDoesNothingButExplicitWorkRuns) {
     wait_until_clean(bed);
 }
 
+TEST(FlusherTest, ItsPeriodCanBeSetAndItSaysWhatItIsAt) {
+    TestBed bed({.cache = {.cache_size_bytes = 8U << 20,
+                           .dirty_ratio = 50,
+                           .dirty_background_ratio = 25,
+                           .dirty_writeback_centisecs = 0,
+                           .dirty_expire_centisecs = 0}});
+    bed.write(0, pattern(0, kPageSize, 1));
+    FlusherStatus status = bed.flusher().status();
+    EXPECT_EQ(status.dirty_writeback_centisecs, 0U);
+    EXPECT_EQ(status.nr_dirty_inodes, 1U);
+    EXPECT_EQ(status.limit_pages, 1024U);
+    EXPECT_EQ(status.background_pages, 512U);
+    EXPECT_FALSE(status.paused);
+    bed.flusher().set_dirty_writeback_centisecs(1);
+    wait_until_clean(bed);
+    bed.flusher().pause();
+    bed.flusher().set_dirty_writeback_centisecs(0);
+    status = bed.flusher().status();
+    EXPECT_EQ(status.dirty_writeback_centisecs, 0U);
+    EXPECT_EQ(status.nr_dirty_inodes, 0U);
+    EXPECT_TRUE(status.paused);
+    bed.flusher().resume();
+}
+
 TEST(FlusherTest, SyncWaitsForWhatWasInFlightBefore) {
     TestBed bed({.cache = quiet()});
     bed.write(0, pattern(0, kPageSize, 1));

@@ -50,6 +50,41 @@ protected:
     }
 };
 
+TEST_F(PageFramesTest, TheCensusCountsPagesOfMappingsByState) {
+    for (pgoff_t index = 0; index < 6; ++index) {
+        add_page(index);
+    }
+    Page& dirty = add_page(10);
+    lock_page(dirty);
+    set_page_dirty(dirty, kAllBlocks);
+    unlock_page(dirty);
+    Page& written = add_page(11);
+    lock_page(written);
+    set_page_writeback(written);
+    unlock_page(written);
+    Page& locked = add_page(12);
+    lock_page(locked);
+    Page& of_none = *frames().alloc().value();
+
+    const PageCensus census = frames().census();
+    EXPECT_EQ(census.nr_clean, 7U);
+    EXPECT_EQ(census.nr_dirty, 1U);
+    EXPECT_EQ(census.nr_writeback, 1U);
+    EXPECT_EQ(census.nr_redirtied, 0U);
+    EXPECT_EQ(census.nr_locked, 1U);
+    EXPECT_EQ(census.nr_waited_for, 0U);
+
+    put_page(of_none);
+    unlock_page(locked);
+    lock_page(written);
+    set_page_dirty(written, kAllBlocks);
+    unlock_page(written);
+    EXPECT_EQ(frames().census().nr_redirtied, 1U);
+    EXPECT_EQ(frames().census().nr_writeback, 1U);
+    EXPECT_EQ(frames().census().nr_dirty, 1U);
+    end_page_writeback(written);
+}
+
 TEST_F(PageFramesTest, HandsOutEveryFrameOnceWithItsOwnMemory) {
     std::set<std::byte*> memory;
     std::vector<Page*> pages;

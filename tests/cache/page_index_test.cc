@@ -353,6 +353,70 @@ TEST_F(PageIndexTest, LookupsRaceWithInsertionsAndMarksWithoutHarm) {
     }
 }
 
+TEST_F(PageIndexTest, ASampleTellsOfEveryPageAtEveryLevel) {
+    std::mt19937_64 random(7);
+    std::map<pgoff_t, std::array<bool, 2>> model;
+    for (int i = 0; i < 300; ++i) {
+        // Clusters of neighbours, near and far.
+        const pgoff_t index = (random() % 4) * 70'000 + (random() % 3) * 5000 + random() % 200;
+        if (!insert(index)) {
+            continue;
+        }
+        const std::array<bool, 2> marks{random() % 3 == 0, random() % 5 == 0};
+        model[index] = marks;
+        if (marks[0]) {
+            set_tag(index, PAGECACHE_TAG_DIRTY);
+        }
+        if (marks[1]) {
+            set_tag(index, PAGECACHE_TAG_WRITEBACK);
+        }
+    }
+    for (unsigned level = 0; level <= 4; ++level) {
+        std::map<std::uint64_t, PageIndexWord> expected;
+        for (const auto& [index, marks] : model) {
+            const pgoff_t cell = index >> (6 * level);
+            PageIndexWord& word = expected[cell / 64];
+            const std::uint64_t bit = std::uint64_t{1} << (cell % 64);
+            word.number = cell / 64;
+            word.present |= bit;
+            word.dirty |= marks[0] ? bit : 0;
+            word.writeback |= marks[1] ? bit : 0;
+        }
+        std::vector<PageIndexWord> words;
+        for (const auto& [number, word] : expected) {
+            words.push_back(word);
+        }
+        std::vector<PageIndexWord> sampled;
+        tree_.sample(level, sampled);
+        EXPECT_EQ(sampled, words) << "level " << level;
+    }
+    for (const auto& [index, marks] : model) {
+        erase(index);
+    }
+    std::vector<PageIndexWord> none;
+    tree_.sample(0, none);
+    EXPECT_TRUE(none.empty());
+}
+
+TEST_F(PageIndexTest, ASampleOfPagesTellsWhichMarkedOnesAreLockedOrWaitedFor) {
+    for (const pgoff_t index : {0U, 1U, 2U, 3U}) {
+        ASSERT_TRUE(insert(index));
+        pages_[index].flags.fetch_or(PG_locked);
+    }
+    set_tag(1, PAGECACHE_TAG_DIRTY);
+    set_tag(2, PAGECACHE_TAG_WRITEBACK);
+    pages_[2].flags.fetch_or(PG_waiters);
+    std::vector<PageIndexWord> words;
+    tree_.sample(0, words);
+    ASSERT_EQ(words.size(), 1U);
+    EXPECT_EQ(words[0].locked, 0b0110U);
+    EXPECT_EQ(words[0].waited_for, 0b0100U);
+    for (const pgoff_t index : {0U, 1U, 2U, 3U}) {
+        pages_[index].flags.store(0);
+        erase(index);
+    }
+}
+
 TEST(PageIndexDeathTest, RefusesToEraseAnEmptySlot) {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
     PageIndex tree;

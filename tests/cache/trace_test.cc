@@ -164,5 +164,18 @@ TEST_F(TraceTest, EventsAreDescribedInWords) {
     EXPECT_FALSE(names.contains("?"));
 }
 
+TEST_F(TraceTest, AReaderGoesOnWhereItStopped) {
+    TraceReader reader;
+    trace_page(TraceKind::kLock, page_);
+    EXPECT_EQ(reader.read_new().events.size(), 1U);
+    EXPECT_TRUE(reader.read_new().events.empty());
+    trace_page(TraceKind::kDirty, page_);
+    trace_page(TraceKind::kUnlock, page_);
+    const Trace trace = reader.read_new();
+    ASSERT_EQ(trace.events.size(), 2U);
+    EXPECT_EQ(trace.events[0].kind, TraceKind::kDirty);
+    EXPECT_EQ(trace.events[1].kind, TraceKind::kUnlock);
+}
+
 }  // namespace
 }  // namespace wbfat::cache::inline WBFAT_RT
