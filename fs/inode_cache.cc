@@ -313,6 +313,7 @@ Result<std::unique_ptr<Inode>> InodeCache::Impl::build(Inode& parent, const DirR
         inode->clusters.reset(start);
         inode->physical_size = entry.size.get();
         inode->mapping().i_size_write(entry.size.get());
+        inode->mapping().rename(record.name);
     }
     return inode;
 }
@@ -330,9 +331,6 @@ InodeRef InodeCache::Impl::insert(std::unique_ptr<Inode> inode, std::uint64_t na
     }
     Inode& added = *inode;
     added.ino_ = free_ino_locked(natural);
-    if (added.mapping_ != nullptr) {
-        added.mapping_->rename("inode " + std::to_string(added.ino_));
-    }
     by_ino_.emplace(added.ino_, &added);
     slots_[&added].inode = std::move(inode);
     if (added.i_pos != Inode::kNoEntry) {

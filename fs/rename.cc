@@ -184,10 +184,13 @@ Result<> set_parent(const Side& side, Inode& parent) {
 
 // The inode is now found at another entry, whose case bits go with the name there. The commit
 // refreshes that entry if the inode has changes of its own pending.
-void settle(Inode& inode, std::uint64_t i_pos, std::uint8_t nt_case_of_name) {
+void settle(Inode& inode, const DirRecord& entry) {
     inode.attributes.nt_case = static_cast<std::uint8_t>((inode.attributes.nt_case & ~kNtCaseMask) |
-                                                         (nt_case_of_name & kNtCaseMask));
-    inode.volume().inodes().rehash(inode, i_pos);
+                                                         (entry.nt_case & kNtCaseMask));
+    inode.volume().inodes().rehash(inode, entry.i_pos);
+    if (!inode.is_directory()) {
+        inode.mapping().rename(entry.name);
+    }
     inode.mark_dirty();
 }
 
@@ -204,7 +207,7 @@ Result<std::string> rename_here(const Request& request, const Side& source) {
     const ParsedName name = TRY(prepare_new_name(dir, request.new_name));
     return run_in_transaction(dir.volume(), [&](bool& pending_would_do) -> Result<std::string> {
         const DirRecord moved = TRY(dir.directory().rename(*source.record, name, pending_would_do));
-        settle(*source.inode, moved.i_pos, moved.nt_case);
+        settle(*source.inode, moved);
         touch_both(request);
         return moved.name;
     });
@@ -221,7 +224,7 @@ Result<std::string> move_away(const Request& request, const Side& source) {
         const DirRecord added = TRY(request.new_dir.directory().add(name, entry, pending_would_do));
         TRY_VOID(set_parent(source, request.new_dir));
         TRY_VOID(request.old_dir.directory().erase(*source.record, Phase::kUnlink));
-        settle(*source.inode, added.i_pos, added.nt_case);
+        settle(*source.inode, added);
         touch_both(request);
         return added.name;
     });
@@ -243,7 +246,7 @@ Result<> replace_target(const Request& request, const Side& source, const Side& 
             !request.changes_parent() && old_directory.same_sector(*source.record, *target.record);
         TRY_VOID(old_directory.erase(*source.record, one_write ? Phase::kEntry : Phase::kUnlink));
         mark_unlinked(*target.inode);
-        settle(*source.inode, target.record->i_pos, target.record->nt_case);
+        settle(*source.inode, *target.record);
         touch_both(request);
         return {};
     });
@@ -271,8 +274,8 @@ Result<> swap_entries(const Request& request, const Side& source, const Side& ta
         TRY_VOID(set_parent(source, request.new_dir));
         TRY_VOID(set_parent(target, request.old_dir));
     }
-    settle(*source.inode, target.record->i_pos, target.record->nt_case);
-    settle(*target.inode, source.record->i_pos, source.record->nt_case);
+    settle(*source.inode, *target.record);
+    settle(*target.inode, *source.record);
     touch_both(request);
     return {};
 }

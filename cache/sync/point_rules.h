@@ -5,11 +5,12 @@
 //   SITE after SITE [since SITE] [give up TIME]   the first is held until the second was passed
 //   chaos [seed N] [share P%] [short TIME] [long TIME]
 //
-//   SITE    POINT[@ROLE][[SELECTOR;..]]  end_writeback:cleared@completion[file=inode 5;page=0]
+//   SITE    POINT[@ROLE][[SELECTOR;..]]  end_writeback:cleared@completion[file=a.dat;page=0]
 //   ROLE    completion, flusher, request, sync, other
 //   SELECTOR hit=N, hit=N..M, hit=N.. (of those that match everything else, from 1); page=N,
 //   page=N..M;
-//           file=NAME (of the mapping, as reports print it); task=NAME; what=locked|writeback
+//           file=NAME (AddressSpace::name(), whole; blanks are fine, the signs of this grammar are
+//           not); task=NAME; what=locked|writeback
 //   TERM    [P%][N*]ACTION               20%3*sleep(1ms..5ms)
 //   ACTION  off, count, yield, pause, print, print(TEXT), sleep(TIME), delay(TIME): delay keeps the
 //   CPU TIME    20us, 5ms, 1s; A..B is drawn anew each time, log-uniformly; give up: 1s unless

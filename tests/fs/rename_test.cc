@@ -121,6 +121,25 @@ TEST_P(RenameTest, ReplacesAFileKeepingTheSpellingOfItsName) {
     EXPECT_EQ(fixture_.names(root()).size(), 1U);
 }
 
+// Reports, the live page and rules for points know a file by it.
+TEST_P(RenameTest, AMappingGoesByTheNameOfItsFile) {
+    const InodeRef one = *create(root(), "one.txt");
+    const InodeRef two = *create(root(), "A long name");
+    EXPECT_EQ(one->mapping().name(), "one.txt");
+    EXPECT_EQ(two->mapping().name(), "A long name");
+    ASSERT_EQ(rename_root("one.txt", "ONE.txt"), 0);
+    EXPECT_EQ(one->mapping().name(), "ONE.txt");
+    const InodeRef dir = *mkdir(root(), "dir");
+    ASSERT_EQ(rename_code(root(), "ONE.txt", *dir, "three"), 0);
+    EXPECT_EQ(one->mapping().name(), "three");
+    ASSERT_EQ(rename_code(*dir, "three", root(), "A long name", kRenameExchange), 0);
+    EXPECT_EQ(one->mapping().name(), "A long name");
+    EXPECT_EQ(two->mapping().name(), "three");
+    // The entry stays, and its spelling with it.
+    ASSERT_EQ(rename_code(*dir, "three", root(), "a LONG name"), 0);
+    EXPECT_EQ(two->mapping().name(), "A long name");
+}
+
 TEST_P(RenameTest, ChangesTheCaseOfAName) {
     struct Case {
         const char* from;

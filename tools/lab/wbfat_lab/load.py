@@ -15,6 +15,7 @@ import time
 
 PAGE = 4096
 BLOCK = 512
+GROWN_FILE = "grow.dat"
 
 
 class Clock:
@@ -98,7 +99,7 @@ class Grow(Load):
     """
 
     def prepare(self):
-        self.file = os.open(self.path("grow.dat"), os.O_RDWR | os.O_CREAT)
+        self.file = os.open(self.path(GROWN_FILE), os.O_RDWR | os.O_CREAT)
         self.size = os.fstat(self.file).st_size
         self.random = random.Random(self.seed)
         self.turn = threading.Lock()

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from .bed import Load
+from .load import GROWN_FILE
 
 # What a report of the daemon begins with (cache/base/check.h), and what it ends with.
 TITLE = re.compile(r"^((?:BUG|WARNING) at \S+ .*)$", re.MULTILINE)
@@ -81,26 +82,14 @@ def mount_options(bed, trial, rules_file, stats_file):
     return ",".join(parts)
 
 
-def prepare_file(bed, protocol):
-    """Makes the file the rules are about, and returns its name in reports: rules are armed at the mount."""
-    bed.mount(f"protocol={protocol}")
-    path = os.path.join(bed.mountpoint, "grow.dat")
-    with open(path, "wb"):
-        pass
-    name = f"inode {os.stat(path).st_ino}"
-    bed.unmount()
-    return name
-
-
 def run(bed, trial):
     """Formats, mounts, loads, unmounts, checks."""
     bed.format()
     rules_file = None
     if trial.rules:
-        name = prepare_file(bed, trial.protocol)
         rules_file = os.path.join(bed.directory, "rules")
         with open(rules_file, "w", encoding="utf-8") as file:
-            file.write("".join(rule.replace("FILE", name) + "\n" for rule in trial.rules))
+            file.write("".join(rule.replace("FILE", GROWN_FILE) + "\n" for rule in trial.rules))
     stats_file = os.path.join(bed.directory, "stats.json")
     bed.mount(mount_options(bed, trial, rules_file, stats_file))
     load = Load(bed, trial.kind, trial.settings)
