@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -26,6 +27,9 @@
 #include "cache/watchdog.h"
 #include "fs/volume.h"
 #include "src/command_line.h"
+#include "src/control_commands.h"
+#include "src/control_protocol.h"
+#include "src/control_socket.h"
 #include "src/daemonize.h"
 #include "src/fuse_ops.h"
 #include "src/log.h"
@@ -130,6 +134,8 @@ public:
     // Until the cache is gone its assertions report to the log.
     ~Mount() {
         watchdog_.reset();
+        control_.reset();
+        commands_.reset();
         server_.reset();
         volume_to_stop = nullptr;
         volume_.reset();
@@ -148,6 +154,10 @@ private:
     std::unique_ptr<Session> mount_session();
     // Reports to the log, and what bug=, assert= and trace= say.
     void report_bugs();
+    // A mount without a control socket, or without a page, is still a mount: what fails is logged.
+    void open_control();
+    void listen_for_control();
+    void serve_page();
     // Everything to disk, once. Later calls return what the first found.
     Result<> close_volume();
 
@@ -160,6 +170,9 @@ private:
     std::unique_ptr<fs::Volume> volume_;
     std::unique_ptr<Server> server_;
     std::unique_ptr<cache::Watchdog> watchdog_;
+    std::unique_ptr<ControlCommands> commands_;  // from open_control() on
+    std::unique_ptr<ControlSocket> control_;
+    std::vector<sync::PointRuleStatus> points_;  // when they ended
     bool closed_ = false;
     Result<> close_result_;
 };
@@ -252,6 +265,48 @@ std::unique_ptr<Session> Mount::mount_session() {
     return session;
 }
 
+void Mount::open_control() {
+    commands_ = std::make_unique<ControlCommands>(
+        ControlContext{*volume_, *cache_, line_.options, line_.device, line_.mountpoint});
+    if (line_.options.control_path != DaemonOptions::kNoControl) {
+        listen_for_control();
+    }
+    if (line_.options.http) {
+        serve_page();
+    }
+}
+
+void Mount::listen_for_control() {
+    ControlSocket::Options options;
+    options.path = line_.options.control_path;
+    options.owner = ::geteuid();
+    std::string why;
+    if (options.path.empty()) {
+        control::MountId id;
+        if (const int error = control::mount_id_of(line_.mountpoint, id); error != 0) {
+            why = fmt::format("'{}': {}", line_.mountpoint, std::system_category().message(error));
+        } else {
+            options.path = prepare_socket_path(options.owner, control::socket_name(id), why);
+        }
+    }
+    if (!options.path.empty()) {
+        control_ = ControlSocket::listen(
+            options, [this](const std::string& text) { return commands_->answer(text); }, why);
+    }
+    if (!control_) {
+        log_.write(fs::LogLevel::kWarning, "wbfatctl will not reach this mount: " + why);
+    }
+}
+
+void Mount::serve_page() {
+    try {
+        log_.write(fs::LogLevel::kInfo, fmt::format("the live page is at {}",
+                                                    commands_->start_web(*line_.options.http)));
+    } catch (const ControlError& error) {
+        log_.write(fs::LogLevel::kWarning, fmt::format("there is no live page: {}", error.what()));
+    }
+}
+
 int Mount::serve(Verdict& verdict) {
     std::unique_ptr<Session> session = mount_session();
     if (!session) {
@@ -265,20 +320,18 @@ int Mount::serve(Verdict& verdict) {
     }
     sync::set_point_printer(
         [this](const std::string& line) { log_.write(fs::LogLevel::kInfo, line); });
+    open_control();
     verdict.report(kExitOk);
     // Checked when the options were read.
     static_cast<void>(sync::set_point_rules(line_.options.point_rules));
-    std::vector<sync::PointRuleStatus> points;
-    session->serve([&points] {
-        points = sync::point_rules();
-        sync::clear_point_rules();
-    });
+    // The kernel's last request closes the volume on another thread, perhaps before.
+    session->serve([this] { static_cast<void>(commands_->end_point_rules()); });
     server_->invalidator.stop();
     session.reset();
     const Result<> closed = close_volume();
     if (!line_.options.stats_file.empty()) {
         const Result<> written =
-            write_stats_file(line_.options.stats_file, cache_->stats(), points);
+            write_stats_file(line_.options.stats_file, cache_->stats(), points_);
         if (!written.has_value()) {
             log_.write(fs::LogLevel::kWarning,
                        fmt::format("cannot write '{}'", line_.options.stats_file));
@@ -292,6 +345,14 @@ Result<> Mount::close_volume() {
         return close_result_;
     }
     closed_ = true;
+    // First: a rule may hold an answer that the socket waits for.
+    if (commands_) {
+        points_ = commands_->end_point_rules();
+    }
+    control_.reset();
+    if (commands_) {
+        commands_->close();
+    }
     server_->references.drop_all();
     server_->root = {};
     close_result_ = volume_->unmount();

@@ -471,6 +471,25 @@ std::vector<Option> point_options() {
     };
 }
 
+// How the daemon is watched and steered.
+std::vector<Option> control_options() {
+    return {
+        {"control", Takes::kValue, "PATH",
+         "the socket of wbfatctl, where it is not found by itself; none",
+         [](DaemonOptions& o, const std::string& value) -> std::string {
+             if (value != DaemonOptions::kNoControl && !value.starts_with('/')) {
+                 return "an absolute path, or none";
+             }
+             o.control_path = value;
+             return {};
+         }},
+        {"http", Takes::kValue, "ADDRESS:PORT", "serve the live page there, on this machine only",
+         [](DaemonOptions& o, const std::string& value) {
+             return WebServer::parse_address(value, o.http.emplace());
+         }},
+    };
+}
+
 std::vector<Option> generic_options() {
     using fs::MountOptions;
     std::vector<Option> options = {
@@ -505,8 +524,9 @@ std::vector<Option> generic_options() {
 const std::vector<Option>& all_options() {
     static const std::vector<Option> kOptions = [] {
         std::vector<Option> options;
-        for (const auto& group : {own_options(), point_options(), protocol_options(),
-                                  vfat_name_options(), vfat_volume_options(), generic_options()}) {
+        for (const auto& group :
+             {own_options(), point_options(), protocol_options(), control_options(),
+              vfat_name_options(), vfat_volume_options(), generic_options()}) {
             options.insert(options.end(), group.begin(), group.end());
         }
         return options;

@@ -14,6 +14,7 @@
 #include "cache/protocol.h"
 #include "cache/trace.h"
 #include "fs/mount_options.h"
+#include "src/web_server.h"
 
 namespace wbfat::daemon {
 
@@ -40,6 +41,10 @@ struct DaemonOptions {
     unsigned threads = 0;     // serving requests; 0: chosen from the number of CPUs
     std::string stats_file;   // counters are written here at unmount; empty: nowhere
     std::string point_rules;  // one a line, checked (sync/point_rules.h)
+    // Where wbfatctl reaches the mount; empty: where it looks by itself; kNoControl: nowhere.
+    std::string control_path;
+    static constexpr const char* kNoControl = "none";
+    std::optional<WebServer::Address> http;  // serve the live page there from the start
     bool remount = false;
     std::vector<std::string> kernel;  // for mount(2) and fusermount3, as given
 

@@ -36,9 +36,8 @@ std::string points_to_json(const std::vector<sync::PointRuleStatus>& points) {
 
 }  // namespace
 
-std::string stats_to_json(const cache::PageCacheStats& stats,
-                          const std::vector<sync::PointRuleStatus>& points) {
-    const std::pair<const char*, std::uint64_t> fields[] = {
+StatsFields fields_of(const cache::PageCacheStats& stats) {
+    return {{
         {"nr_frames", stats.nr_frames},
         {"nr_free", stats.nr_free},
         {"nr_cached", stats.nr_cached},
@@ -56,9 +55,13 @@ std::string stats_to_json(const cache::PageCacheStats& stats,
         {"reclaim_waits", stats.reclaim_waits},
         {"write_errors", stats.write_errors},
         {"read_errors", stats.read_errors},
-    };
+    }};
+}
+
+std::string stats_to_json(const cache::PageCacheStats& stats,
+                          const std::vector<sync::PointRuleStatus>& points) {
     std::string json = "{";
-    for (const auto& [name, value] : fields) {
+    for (const auto& [name, value] : fields_of(stats)) {
         json += fmt::format("{}\"{}\": {}", json.size() == 1 ? "" : ", ", name, value);
     }
     return json + fmt::format(", \"points\": {}}}\n", points_to_json(points));

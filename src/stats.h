@@ -1,6 +1,8 @@
 // The page cache's counters as JSON: for -o stats= and for tools.
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -8,6 +10,14 @@
 #include "cache/sync/point_rules.h"
 
 namespace wbfat::daemon {
+
+struct StatsField {
+    const char* name = nullptr;
+    std::uint64_t value = 0;
+};
+using StatsFields = std::array<StatsField, 17>;
+// Every field of cache::PageCacheStats, under its name.
+StatsFields fields_of(const cache::PageCacheStats& stats);
 
 // One object; the keys are the field names of cache::PageCacheStats, and "points" with one object
 // of the fields of sync::PointRuleStatus for each rule.

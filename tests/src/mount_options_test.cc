@@ -46,6 +46,11 @@ TEST(MountOptionsTest, LaysProtocolSwitchesOverTheirVersion) {
               "mount option 'protocol' needs a value: protocol=VERSION");
 }
 
+TEST(MountOptionsTest, TheControlSocketCanBeMovedOrLeftOut) {
+    EXPECT_EQ(parsed("control=/run/door").control_path, "/run/door");
+    EXPECT_EQ(parsed("control=none").control_path, DaemonOptions::kNoControl);
+}
+
 TEST(MountOptionsTest, LaterOptionsWin) {
     EXPECT_TRUE(parsed("rw,ro").fs.read_only);
     EXPECT_FALSE(parsed("ro,rw").fs.read_only);
@@ -137,6 +142,7 @@ TEST(MountOptionsTest, SaysWhatIsWrongAndWhatWouldBeRight) {
         {"dirty_ratio=101", "percentage"},
         {"dirty_background_ratio=0", "percentage"},
         {"utf8=maybe", "yes"},
+        {"control=here", "an absolute path, or none"},
     };
     for (const BadCase& bad : cases) {
         SCOPED_TRACE(bad.text);

@@ -13,6 +13,7 @@ MAN = pathlib.Path(__file__).resolve().parents[2] / "man"
 PROGRAMS = {
     "wbfat.8": [os.environ.get("WBFAT", "wbfat"), "--help"],
     "mkfs.wbfat.8": [os.environ.get("MKFS_WBFAT", "mkfs.wbfat"), "--help"],
+    "wbfatctl.1": [os.environ.get("WBFATCTL", "wbfatctl"), "--help-all"],
     "wbfat-stress.1": [os.environ.get("WBFAT_STRESS", "wbfat-stress"), "truncate", "--help"],
     "wbfat-lab.1": [str(MAN.parent / "tools/lab/wbfat-lab"), "--help"],
 }

@@ -1,0 +1,78 @@
+// What one viewer of the live page has not heard yet.
+//
+// A feed remembers what it has told and tells what is different. It never walks pages: a file's
+// pages are read off the words of its page index (PageIndex::sample), 64 pages or more at a time,
+// so a file of 4 GiB costs 256 nodes; only the pages of small files that are dirty or under
+// writeback are looked at one by one, for their lock and their waiters.
+//
+// An update is one JSON object; every member may be missing:
+//   t          seconds since the mount; always there
+//   stats      counters that have changed
+//   files      [[id, name, bytes, pages a cell], ..]: the files shown, when that has changed
+//   cells      [[id, word, present, dirty, writeback, locked, waited for], ..]: 64 cells each, bits
+//   as
+//              hexadecimal numbers, zeros at the end left out
+//   tasks      {"7": "wbfat-flusher", ..}: threads not named before
+//   events     [[microseconds, task, kind, file or 0, page index or -1, text], ..]: the latest
+//   protocol, trace, read_only, paused, reports (the last one's number), hits
+//              when they have changed
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cache/page_index.h"
+#include "cache/trace.h"
+#include "src/control_commands.h"
+#include "src/stats.h"
+
+namespace wbfat::daemon {
+
+class LiveFeed {
+public:
+    explicit LiveFeed(ControlContext& context) : context_(context) {}
+
+    // Everything at first. "" if nothing has changed. Context: does no I/O.
+    std::string update();
+
+private:
+    // A mapping on the page.
+    struct Shown {
+        std::uint64_t id = 0;   // on the page; never used twice
+        std::uint64_t ino = 0;  // of the file; 0: the metadata
+        std::string name;
+        std::uint64_t size_bytes = 0;
+        unsigned level = 0;
+        const cache::AddressSpace* mapping = nullptr;  // to compare with, not to follow
+        sync::Nanoseconds active{0};                   // last seen with dirty pages or writeback
+        std::vector<cache::PageIndexWord> told;
+    };
+
+    void consider(std::uint64_t ino, const cache::AddressSpace& mapping, std::vector<Shown>& found);
+    void choose_files();
+    template <typename Visit>
+    void with_mapping(const Shown& shown, const Visit& visit);
+    void tell_files(std::string& json);
+    void tell_cells(std::string& json);
+    void tell_stats(std::string& json);
+    void tell_events(std::string& json);
+    void tell_settings(std::string& json);
+
+    ControlContext& context_;
+    std::vector<Shown> shown_;
+    std::string told_files_;
+    std::uint64_t last_id_ = 0;
+    std::optional<StatsFields> told_stats_;
+    std::map<std::uint32_t, std::string> told_tasks_;
+    std::map<std::string, std::string> told_settings_;
+    std::vector<cache::PageIndexWord> sampled_;
+    sync::Nanoseconds now_{0};
+    sync::Nanoseconds files_chosen_{-1};
+    sync::Nanoseconds events_told_{0};
+    cache::TraceReader trace_;
+};
+
+}  // namespace wbfat::daemon
