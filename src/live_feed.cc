@@ -72,7 +72,16 @@ void append_word(std::string& list, std::uint64_t id, const cache::PageIndexWord
 std::string LiveFeed::update() {
     now_ = sync::monotonic_now();
     std::string json;
-    if (files_chosen_ < sync::Nanoseconds::zero() || now_ - files_chosen_ >= kFilesPeriod) {
+    cache::Trace trace;
+    if (now_ - events_told_ >= kEventsPeriod && cache::trace_enabled()) {
+        events_told_ = now_;
+        trace = read_events();
+    }
+    // Early where something happened to a file that is not shown, so that its events can name it.
+    if (files_chosen_ < sync::Nanoseconds::zero() || now_ - files_chosen_ >= kFilesPeriod ||
+        !std::all_of(trace.events.begin(), trace.events.end(), [this](const auto& event) {
+            return event.mapping == nullptr || find_shown(event.mapping) != nullptr;
+        })) {
         files_chosen_ = now_;
         choose_files();
         tell_files(json);
@@ -80,10 +89,7 @@ std::string LiveFeed::update() {
     }
     tell_cells(json);
     tell_stats(json);
-    if (now_ - events_told_ >= kEventsPeriod && cache::trace_enabled()) {
-        events_told_ = now_;
-        tell_events(json);
-    }
+    tell_events(json, trace);
     if (json.empty()) {
         return {};
     }
@@ -210,24 +216,33 @@ void LiveFeed::tell_stats(std::string& json) {
     }
 }
 
-void LiveFeed::tell_events(std::string& json) {
-    const cache::Trace trace = trace_.read_new();
-    auto event = trace.events.begin();
-    if (trace.events.end() - event > kMaxEvents) {
-        event = trace.events.end() - kMaxEvents;
-    }
+const LiveFeed::Shown* LiveFeed::find_shown(const cache::AddressSpace* mapping) const {
+    const auto found = std::find_if(shown_.begin(), shown_.end(),
+                                    [mapping](const Shown& one) { return one.mapping == mapping; });
+    return found == shown_.end() ? nullptr : &*found;
+}
+
+cache::Trace LiveFeed::read_events() {
+    cache::Trace trace = trace_.read_new();
+    const auto excess = static_cast<std::ptrdiff_t>(trace.events.size()) - kMaxEvents;
+    trace.events.erase(trace.events.begin(),
+                       trace.events.begin() + std::max<std::ptrdiff_t>(excess, 0));
+    return trace;
+}
+
+void LiveFeed::tell_events(std::string& json, const cache::Trace& trace) {
     std::string list;
-    for (; event != trace.events.end(); ++event) {
-        const auto shown = std::find_if(shown_.begin(), shown_.end(), [&](const Shown& one) {
-            return one.mapping == event->mapping && event->mapping != nullptr;
-        });
-        const std::chrono::duration<double, std::micro> time = event->time - context_.started;
-        fmt::format_to(
-            std::back_inserter(list), "{}[{:.1f},{},\"{}\",{},{},{}]", list.empty() ? "" : ",",
-            time.count(), event->task_id, cache::trace_kind_name(event->kind),
-            shown == shown_.end() ? 0 : shown->id,
-            event->index == cache::TraceEvent::kUnknownIndex ? "-1" : std::to_string(event->index),
-            quoted(cache::describe(*event, trace.tasks)));
+    for (const cache::TraceEvent& event : trace.events) {
+        const Shown* const shown = event.mapping == nullptr ? nullptr : find_shown(event.mapping);
+        // A page of no mapping has no index yet.
+        const bool has_index =
+            event.mapping != nullptr && event.index != cache::TraceEvent::kUnknownIndex;
+        const std::chrono::duration<double, std::micro> time = event.time - context_.started;
+        fmt::format_to(std::back_inserter(list), "{}[{:.1f},{},\"{}\",{},{},{}]",
+                       list.empty() ? "" : ",", time.count(), event.task_id,
+                       cache::trace_kind_name(event.kind), shown == nullptr ? 0 : shown->id,
+                       has_index ? std::to_string(event.index) : "-1",
+                       quoted(cache::describe(event, trace.tasks)));
     }
     std::string tasks;
     for (const cache::TraceTask& task : trace.tasks) {

@@ -53,12 +53,16 @@ private:
 
     void consider(std::uint64_t ino, const cache::AddressSpace& mapping, std::vector<Shown>& found);
     void choose_files();
+    // Null: not shown.
+    const Shown* find_shown(const cache::AddressSpace* mapping) const;
     template <typename Visit>
     void with_mapping(const Shown& shown, const Visit& visit);
     void tell_files(std::string& json);
     void tell_cells(std::string& json);
     void tell_stats(std::string& json);
-    void tell_events(std::string& json);
+    // The last ones since the last time.
+    cache::Trace read_events();
+    void tell_events(std::string& json, const cache::Trace& trace);
     void tell_settings(std::string& json);
 
     ControlContext& context_;

@@ -185,8 +185,7 @@ function takeFiles(list) {
 // --- counters and curves
 
 const kShownStats = [
-  ["cached", (s) => size(s.nr_cached * kPageBytes)],
-  ["of", (s) => size(s.nr_frames * kPageBytes)],
+  ["cached", (s) => `${size(s.nr_cached * kPageBytes)} of ${size(s.nr_frames * kPageBytes)}`],
   ["read", (s) => `${size(s.pages_read * kPageBytes)} in ${s.bios_read}`],
   ["written", (s) => `${size(s.pages_written * kPageBytes)} in ${s.bios_written}`],
   ["waits for page locks", (s) => s.lock_waits.toLocaleString()],
@@ -229,7 +228,7 @@ function drawCurves(now) {
   for (const point of state.history) top = Math.max(top, point.dirty + point.writeback);
   const limit = state.limits && state.limits.background_pages;
   const x = (time) => width * (1 - (now - time) / kHistorySeconds);
-  const y = (pages) => height - 1 - (height - 18) * pages / top;
+  const y = (pages) => height - (height - 18) * pages / top;
   // Stacked: dirty on top of writeback, in steps, because counts jump.
   const area = (value, colour) => {
     context.beginPath();
@@ -248,6 +247,8 @@ function drawCurves(now) {
   };
   area((point) => point.dirty + point.writeback, colours.dirty);
   area((point) => point.writeback, colours.writeback);
+  context.fillStyle = colours.line;
+  context.fillRect(0, height - 1, width, 1);
   context.fillStyle = colours.ink;
   context.font = `12px ${colours.sans}`;
   context.fillText(size(top * kPageBytes), 2, 12);
@@ -315,9 +316,11 @@ function drawLanes() {
   const tasks = [...new Set(rows.map((event) => event[1]))].sort((a, b) => a - b);
   table.style.gridTemplateColumns = `7.5em repeat(${tasks.length}, minmax(9.5em, 1fr))`;
   table.append(element("span", "lane", ""));
-  for (const task of tasks) {
-    table.append(element("span", "lane", (state.tasks.get(task) || `task ${task}`).replace(/^wbfat-/, "")));
-  }
+  const names = tasks.map((task) => (state.tasks.get(task) || "task").replace(/^wbfat-/, ""));
+  tasks.forEach((task, n) => {
+    const isOneOfSeveral = names.indexOf(names[n]) !== names.lastIndexOf(names[n]);
+    table.append(element("span", "lane", names[n] + (isOneOfSeveral ? ` #${task}` : "")));
+  });
   const end = rows[rows.length - 1][0];
   rows.forEach(([time, task, kind, id, index, text], row) => {
     const margin = element("span", "time", `${((time - end) / 1000).toFixed(3)} ms`);
@@ -349,12 +352,13 @@ function command(name, ...words) {
 }
 
 let noticeTimer = 0;
-function notice(text, good) {
+// Good news goes soon, bad news later, what lasts stays.
+function notice(text, kind) {
   $("notice").textContent = text;
-  $("notice").className = good ? "good" : "";
+  $("notice").className = kind === "good" ? "good" : "";
   $("notice").hidden = false;
   clearTimeout(noticeTimer);
-  noticeTimer = setTimeout(() => { $("notice").hidden = true; }, good ? 2500 : 8000);
+  if (kind !== "lasts") noticeTimer = setTimeout(() => { $("notice").hidden = true; }, kind === "good" ? 2500 : 8000);
 }
 
 // Runs a command for a control, which is disabled meanwhile.
@@ -387,6 +391,8 @@ function showProtocol(text) {
     select.append(option);
   }
   select.value = text;
+  const help = presets.find((one) => one.name === text)?.help;
+  $("protocol-help").textContent = `The page protocol ${text}${help ? `: ${help}.` : "."}`;
 }
 
 async function loadAssertions() {
@@ -437,7 +443,8 @@ async function loadStatus() {
   const volume = status.volume;
   state.limits = status.flusher;
   $("volume").textContent =
-    `FAT${volume.fat}${volume.label ? ` “${volume.label}”` : ""} on ${volume.device}, mounted on ${volume.mountpoint}`;
+    `${volume.mountpoint}: FAT${volume.fat}${volume.label ? ` “${volume.label}”` : ""} on ${volume.device}`;
+  $("volume").title = $("volume").textContent;
   document.title = `wbfat ${volume.mountpoint}`;
 }
 
@@ -445,7 +452,7 @@ function takeSettings(update) {
   if (update.protocol !== undefined) showProtocol(update.protocol);
   if (update.trace !== undefined) $("trace").checked = update.trace;
   if (update.paused !== undefined) $("flusher").textContent = update.paused ? "resume flusher" : "pause flusher";
-  if (update.read_only) notice("The volume is read-only.");
+  if (update.read_only) notice("The volume is read-only.", "lasts");
   if (update.hits !== undefined) {
     for (const hits of document.querySelectorAll(".assertion b")) hits.textContent = update.hits[hits.dataset.name] ?? "";
   }
@@ -496,7 +503,7 @@ function connect() {
     $("link").className = "";
     $("link").title = "not connected";
     for (const {reject} of waiting.splice(0)) reject(new Error("the daemon is gone"));
-    notice("The mount is gone, or the page was switched off.");
+    notice("The mount is gone, or the page was switched off.", "lasts");
   });
 }
 
@@ -531,7 +538,7 @@ function begin() {
     setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
   for (const name of ["sync", "drop-caches"]) {
     $(name).addEventListener("click", async () => {
-      if (await run($(name), name)) notice(name === "sync" ? "What the cache held is on the disk." : "Clean pages were dropped.", true);
+      if (await run($(name), name)) notice(name === "sync" ? "What the cache held is on the disk." : "Clean pages were dropped.", "good");
     });
   }
   $("flusher").addEventListener("click", () =>
@@ -539,7 +546,7 @@ function begin() {
   $("protocol").addEventListener("change", async () => {
     const wanted = $("protocol").value;
     const done = await run($("protocol"), "protocol", "set", wanted);
-    if (done) notice(`The protocol is ${done.protocol} now.`, true);
+    if (done) notice(`The protocol is ${done.protocol} now.`, "good");
     else showProtocol((await command("protocol", "get")).protocol);
   });
   $("trace").addEventListener("change", () => run($("trace"), "trace", $("trace").checked ? "on" : "off"));

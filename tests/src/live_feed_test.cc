@@ -185,5 +185,28 @@ TEST_F(LiveFeedTest, EventsNameTheirThreadAndFile) {
     EXPECT_TRUE(found) << json::serialize(told);
 }
 
+TEST_F(LiveFeedTest, TheFirstEventsOfAFileNameItToo) {
+    cache::set_trace(cache::TraceState::kOn);
+    while (update().contains("events")) {
+    }
+    update();
+    const fs::InodeRef file = bed_.make("file", cache::kPageSize);
+    json::object told;
+    while (!told.contains("events")) {
+        told = update();
+    }
+    ASSERT_TRUE(told.contains("files")) << json::serialize(told);
+    const json::array& shown = told.at("files").as_array().back().as_array();
+    EXPECT_EQ(shown.at(1).as_string(), file->mapping().name());
+    const json::array& events = told.at("events").as_array();
+    EXPECT_TRUE(std::any_of(events.begin(), events.end(), [&](const json::value& event) {
+        return event.at(2).as_string() == "insert" && event.at(3) == shown.at(0);
+    })) << json::serialize(told);
+    // A page that is in no file yet has no index.
+    EXPECT_TRUE(std::any_of(events.begin(), events.end(), [&](const json::value& event) {
+        return event.at(2).as_string() == "alloc" && event.at(4).to_number<int>() == -1;
+    })) << json::serialize(told);
+}
+
 }  // namespace
 }  // namespace wbfat::daemon
