@@ -1,0 +1,195 @@
+#!/usr/bin/env python3
+"""Goal: the live page shows what happens on a mount, commands it, and costs nothing when it was not asked for.
+Method: a real browser, headless, on the page of a real mount; what it shows is read out of the page, pixels included.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import wbfat_mount
+from wbfat_mount import VFAT_OPTIONS, eventually, pattern, run
+from web_driver import Browser
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools/lab"))
+from wbfat_lab import load, trial  # pylint: disable=wrong-import-position
+
+WBFATCTL = os.environ.get("WBFATCTL", "wbfatctl")
+# Where pictures go, if anywhere.
+SCREENSHOTS = os.environ.get("WBFAT_SCREENSHOTS")
+# The strip of a file, by the name it shows.
+FILE = "[...state.files.values()].find((file) => file.name.textContent === arguments[0])"
+
+
+class PageCase(wbfat_mount.MountCase):
+    def served(self, options=""):
+        """A mount with a page; nothing is written but what the test asks for."""
+        mount = self.mount(self.make_image(64), f"{VFAT_OPTIONS},cache=auto,dirty_writeback_centisecs=0,commit=0{options}")
+        eventually(lambda: run(WBFATCTL, mount, "status").returncode == 0, "a control socket")
+        return mount
+
+    def url_of(self, mount):
+        return json.loads(run(WBFATCTL, mount, "web", "--json").stdout)["url"]
+
+    def look(self, mount, **window):
+        """A browser on the page of the mount, when it shows something."""
+        browser = Browser(self, **window)
+        browser.open(self.url_of(mount))
+        browser.wait("document.getElementById('link').className === 'on' && state.stats.nr_frames > 0")
+        self.addCleanup(self.expect_no_complaints, browser)
+        return browser
+
+    def expect_no_complaints(self, browser):
+        self.assertEqual(browser.complaints(), [])
+
+    def picture(self, browser, name):
+        if SCREENSHOTS:
+            browser.save_screenshot(pathlib.Path(SCREENSHOTS) / f"{name}.png")
+
+    def choose_protocol(self, browser, name):
+        browser.wait("document.querySelectorAll('#protocol option').length > 5")
+        browser.run("""const select = document.getElementById('protocol');
+                       select.value = arguments[0]; select.dispatchEvent(new Event('change'));""", name)
+
+    def colour_of_cell(self, browser, name, cell):
+        """As `#rrggbb`, off the canvas."""
+        return browser.run(f"""
+            const file = {FILE}, cell = arguments[1], scale = devicePixelRatio;
+            const x = (cell % file.columns + 0.3) * file.cell, y = (Math.floor(cell / file.columns) + 0.3) * file.cell;
+            const [r, g, b] = file.context.getImageData(x * scale, y * scale, 1, 1).data;
+            return "#" + [r, g, b].map((part) => part.toString(16).padStart(2, "0")).join("");""", name, cell)
+
+
+class LivePageTest(PageCase):
+    def test_pages_turn_dirty_and_clean(self):
+        mount = self.served()
+        browser = self.look(mount)
+        (mount / "lecture.txt").write_bytes(pattern(40 * 4096))
+        browser.wait(f"{FILE}?.count().dirty === 40", "lecture.txt")
+        browser.wait("document.getElementById('now-dirty').textContent !== '0'")
+        palette = browser.run("return colours")
+        eventually(lambda: self.colour_of_cell(browser, "lecture.txt", 39) == palette["dirty"], "the colour of a dirty page")
+        self.picture(browser, "dirty")
+        browser.click("#sync")
+        browser.wait(f"{FILE}.count().dirty === 0 && {FILE}.count().present === 40", "lecture.txt")
+        eventually(lambda: self.colour_of_cell(browser, "lecture.txt", 39) == palette["clean"], "the colour of a clean page")
+        browser.wait("!document.getElementById('notice').hidden")
+        browser.click("#drop-caches")
+        browser.wait(f"!{FILE}", "lecture.txt")
+        self.unmount(mount)
+
+    def test_lanes_show_the_events_of_a_page(self):
+        mount = self.served()
+        browser = self.look(mount)
+        (mount / "lecture.txt").write_bytes(pattern(4096))
+        browser.wait(f"{FILE}", "lecture.txt")
+        browser.run(f"""const canvas = {FILE}.canvas, box = canvas.getBoundingClientRect();
+                        canvas.dispatchEvent(new MouseEvent("click", {{clientX: box.left + 3, clientY: box.top + 3}}));""",
+                    "lecture.txt")
+        browser.click("#sync")
+        for words in ("insert", "dirty", "set writeback", "clear writeback"):
+            browser.wait("[...document.querySelectorAll('#lane-table .event')].some((e) => e.textContent.startsWith(arguments[0]))",
+                         words)
+        self.assertEqual(browser.run("""return [...new Set([...document.querySelectorAll("#lane-table .event small")]
+                                                              .map((e) => e.textContent))]"""), ["lecture.txt 0"])
+        self.assertGreaterEqual(browser.run("return document.querySelectorAll('#lane-table .lane').length"), 3)
+        self.picture(browser, "lanes")
+        self.unmount(mount)
+
+    def test_controls_change_the_mount(self):
+        mount = self.served()
+        browser = self.look(mount)
+        browser.click("#flusher")
+        browser.wait("document.getElementById('flusher').textContent === 'resume flusher'")
+        self.assertTrue(json.loads(run(WBFATCTL, mount, "flusher", "--json").stdout)["paused"])
+        browser.click("#flusher")
+        browser.wait("document.getElementById('flusher').textContent === 'pause flusher'")
+        browser.run("""const select = document.querySelector('select[aria-label=bug_on_writeback]');
+                       select.value = 'warn'; select.dispatchEvent(new Event('change'));""")
+        eventually(lambda: "warn" in re.search(r".*bug_on_writeback.*", run(WBFATCTL, mount, "assert").stdout)[0], "the new state")
+        self.unmount(mount)
+
+    def test_the_protocol_is_switched(self):
+        mount = self.served()
+        browser = self.look(mount)
+        self.choose_protocol(browser, "5.9")
+        eventually(lambda: json.loads(run(WBFATCTL, mount, "protocol", "--json").stdout)["protocol"] == "5.9", "the protocol")
+        # And the other way round: a change from elsewhere is shown.
+        run(WBFATCTL, mount, "protocol", "set", "recheck-on-wake")
+        browser.wait("document.getElementById('protocol').value === 'recheck-on-wake'")
+        self.unmount(mount)
+
+    def test_the_bug_of_the_mail_is_provoked_and_its_report_shown(self):
+        # As `wbfat-lab mail` does it, the protocol and the rules set live.
+        mount = self.served(",sync,nobarrier,dirty_writeback_centisecs=1,dirty_expire_centisecs=0,bug=shutdown")
+        browser = self.look(mount)
+        self.assertEqual(browser.run("return document.querySelectorAll('#report-list li').length"), 0)
+        self.choose_protocol(browser, "5.9")
+        eventually(lambda: json.loads(run(WBFATCTL, mount, "protocol", "--json").stdout)["protocol"] == "5.9", "the protocol")
+        rules = [rule.replace("FILE", load.GROWN_FILE) for rule in trial.MAIL_RECIPE]
+        self.assertEqual(run(WBFATCTL, mount, "point", "set", *rules).returncode, 0)
+        users = subprocess.Popen([sys.executable, load.__file__, "grow", mount.path, "{}"], stdout=subprocess.DEVNULL)
+        self.addCleanup(users.wait)
+        self.addCleanup(users.terminate)
+        browser.wait("document.querySelectorAll('#report-list li').length > 0")
+        browser.wait("!document.getElementById('notice').hidden")
+        self.picture(browser, "bug")
+        browser.click("#report-list li:last-child button")
+        browser.wait("document.getElementById('report').open")
+        self.picture(browser, "report")
+        text = browser.run("return document.getElementById('report-text').textContent")
+        for words in ("bug_on_writeback: P1", "page       index 0 of 'grow.dat'", "protocol   5.9"):
+            self.assertIn(words, text)
+        self.assertEqual(text, json.loads(run(WBFATCTL, mount, "oops", "show", "1", "--json").stdout)["text"])
+        mount.unmount()
+
+    def test_the_end_of_the_mount_is_told(self):
+        mount = self.served()
+        browser = self.look(mount)
+        self.unmount(mount)
+        browser.wait("document.getElementById('link').className === ''")
+        self.picture(browser, "gone")
+        self.assertIn("gone", browser.run("return document.getElementById('notice').textContent"))
+
+
+class ServerTest(PageCase):
+    def test_nothing_is_served_unless_asked_for(self):
+        mount = self.served()
+
+        def listening():
+            inodes = {os.readlink(f"/proc/{mount.process.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{mount.process.pid}/fd")}
+            lines = pathlib.Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]
+            return [line.split()[1] for line in lines if line.split()[3] == "0A" and f"socket:[{line.split()[9]}]" in inodes]
+
+        self.assertEqual(listening(), [])
+        self.url_of(mount)
+        (address,) = listening()
+        self.assertTrue(address.startswith("0100007F:"), address)
+        self.assertEqual(run(WBFATCTL, mount, "web", "stop").returncode, 0)
+        self.assertEqual(listening(), [])
+        self.unmount(mount)
+
+    def test_the_mount_option(self):
+        mount = self.served(",http=127.0.0.1:0")
+        self.assertRegex(mount.log(), r"the live page is at http://127\.0\.0\.1:\d+/[0-9a-f]{32}/")
+        url = self.url_of(mount)
+        self.assertIn(url, mount.log())
+        with urllib.request.urlopen(url, timeout=10) as page:
+            self.assertIn(b"wbfat", page.read())
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(re.sub(r"[0-9a-f]{32}/", "", url), timeout=10)
+        self.assertEqual(caught.exception.code, 404)
+        caught.exception.close()
+        self.unmount(mount)
+
+    def test_an_address_that_is_not_this_machines_own(self):
+        self.expect_refused(1, ["http", "127.0.0.1:8080"], self.make_image(16), self.make_mountpoint(), "-o", "http=0.0.0.0:8080")
+
+
+if __name__ == "__main__":
+    wbfat_mount.main()
