@@ -144,15 +144,7 @@ json::object assertions_status() {
 }
 
 json::object points_status() {
-    json::array list;
-    for (const sync::PointRuleStatus& rule : sync::point_rules()) {
-        list.push_back({{"text", rule.text},
-                        {"hits", rule.hits},
-                        {"acted", rule.acted},
-                        {"met", rule.met},
-                        {"given_up", rule.given_up}});
-    }
-    return {{"points", list}};
+    return {{"points", points_to_json(sync::point_rules())}};
 }
 
 json::object status_of(ControlContext& context) {

@@ -1,40 +1,12 @@
 // PageCacheStats -> JSON.
 #include "src/stats.h"
 
-#include <fmt/core.h>
-
 #include <cerrno>
 #include <cstdio>
-#include <utility>
+
+#include <boost/json.hpp>
 
 namespace wbfat::daemon {
-
-namespace {
-
-// A rule's text is one line; blanks stay blanks, and only two characters mean something in JSON.
-std::string quoted(const std::string& text) {
-    std::string result = "\"";
-    for (const char c : text) {
-        if (c == '"' || c == '\\') {
-            result += '\\';
-        }
-        result += c < ' ' ? ' ' : c;
-    }
-    return result + "\"";
-}
-
-std::string points_to_json(const std::vector<sync::PointRuleStatus>& points) {
-    std::string json = "[";
-    for (const sync::PointRuleStatus& rule : points) {
-        json += fmt::format(
-            "{}{{\"text\": {}, \"hits\": {}, \"acted\": {}, \"met\": {}, \"given_up\": {}}}",
-            json.size() == 1 ? "" : ", ", quoted(rule.text), rule.hits, rule.acted, rule.met,
-            rule.given_up);
-    }
-    return json + "]";
-}
-
-}  // namespace
 
 StatsFields fields_of(const cache::PageCacheStats& stats) {
     return {{
@@ -58,13 +30,26 @@ StatsFields fields_of(const cache::PageCacheStats& stats) {
     }};
 }
 
+boost::json::array points_to_json(const std::vector<sync::PointRuleStatus>& points) {
+    boost::json::array list;
+    for (const sync::PointRuleStatus& rule : points) {
+        list.push_back({{"text", rule.text},
+                        {"hits", rule.hits},
+                        {"acted", rule.acted},
+                        {"met", rule.met},
+                        {"given_up", rule.given_up}});
+    }
+    return list;
+}
+
 std::string stats_to_json(const cache::PageCacheStats& stats,
                           const std::vector<sync::PointRuleStatus>& points) {
-    std::string json = "{";
+    boost::json::object json;
     for (const auto& [name, value] : fields_of(stats)) {
-        json += fmt::format("{}\"{}\": {}", json.size() == 1 ? "" : ", ", name, value);
+        json[name] = value;
     }
-    return json + fmt::format(", \"points\": {}}}\n", points_to_json(points));
+    json["points"] = points_to_json(points);
+    return boost::json::serialize(json) + "\n";
 }
 
 Result<> write_stats_file(const std::string& path, const cache::PageCacheStats& stats,

@@ -40,14 +40,14 @@ cache::PageCacheStats distinct_stats() {
 }
 
 constexpr const char* kText =
-    "{\"nr_frames\": 101, \"nr_free\": 102, \"nr_cached\": 103, \"nr_dirty\": 104, "
-    "\"nr_writeback\": 105, \"pages_dirtied\": 106, \"pages_written\": 107, \"pages_read\": 108, "
-    "\"pages_reclaimed\": 109, \"bios_read\": 110, \"bios_written\": 111, \"lock_waits\": 112, "
-    "\"writeback_waits\": 113, \"throttle_waits\": 114, \"reclaim_waits\": 115, "
-    "\"write_errors\": 116, \"read_errors\": 18446744073709551615, \"points\": ["
-    "{\"text\": \"wake:flagged=print(say \\\"x\\\")\", \"hits\": 4, \"acted\": 3, \"met\": 0, "
-    "\"given_up\": 0}, "
-    "{\"text\": \"a:b after c:d\", \"hits\": 5, \"acted\": 5, \"met\": 2, \"given_up\": 3}]}\n";
+    "{\"nr_frames\":101,\"nr_free\":102,\"nr_cached\":103,\"nr_dirty\":104,"
+    "\"nr_writeback\":105,\"pages_dirtied\":106,\"pages_written\":107,\"pages_read\":108,"
+    "\"pages_reclaimed\":109,\"bios_read\":110,\"bios_written\":111,\"lock_waits\":112,"
+    "\"writeback_waits\":113,\"throttle_waits\":114,\"reclaim_waits\":115,"
+    "\"write_errors\":116,\"read_errors\":18446744073709551615,\"points\":["
+    "{\"text\":\"wake:flagged=print(say \\\"x\\\")\",\"hits\":4,\"acted\":3,\"met\":0,"
+    "\"given_up\":0},"
+    "{\"text\":\"a:b after c:d\",\"hits\":5,\"acted\":5,\"met\":2,\"given_up\":3}]}\n";
 
 const std::vector<sync::PointRuleStatus>& two_rules() {
     static const std::vector<sync::PointRuleStatus> kRules{

@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include <boost/json.hpp>
 #include <sys/mman.h>
 #include <sys/wait.h>
 
@@ -176,31 +177,24 @@ Outcome run_all(const Options& options, const ScenarioInfo& info, const std::str
     return outcome;
 }
 
-std::string json_string(const std::string& text) {
-    std::string result = "\"";
-    for (const char c : text) {
-        if (c == '"' || c == '\\') {
-            result += '\\';
-        }
-        result += c < ' ' ? ' ' : c;
-    }
-    return result + "\"";
-}
-
 void print_outcome(const Options& options, const Outcome& outcome) {
-    std::string edges = "[";
+    boost::json::array rules;
     const std::size_t nr_rules = std::min(options.rules.size(), kMaxRules);
     for (std::size_t i = 0; i < nr_rules; ++i) {
-        edges += fmt::format("{}{{\"text\": {}, \"met\": {}, \"given_up\": {}}}",
-                             i == 0 ? "" : ", ", json_string(options.rules[i]),
-                             shared->met[i].load(), shared->given_up[i].load());
+        rules.push_back({{"text", options.rules[i]},
+                         {"met", shared->met[i].load()},
+                         {"given_up", shared->given_up[i].load()}});
     }
-    fmt::print(
-        "{{\"scenario\": {}, \"protocol\": {}, \"rounds\": {}, \"hits\": {}, \"hung\": {}, "
-        "\"died\": {}, \"seconds\": {:.3f}, \"title\": {}, \"rules\": {}]}}\n",
-        json_string(options.scenario), json_string(options.protocol), shared->rounds.load(),
-        shared->rounds_hit.load(), outcome.hung, outcome.died, outcome.seconds,
-        json_string(shared->title), edges);
+    const boost::json::object json{{"scenario", options.scenario},
+                                   {"protocol", options.protocol},
+                                   {"rounds", shared->rounds.load()},
+                                   {"hits", shared->rounds_hit.load()},
+                                   {"hung", outcome.hung},
+                                   {"died", outcome.died},
+                                   {"seconds", outcome.seconds},
+                                   {"title", shared->title},
+                                   {"rules", rules}};
+    fmt::print("{}\n", boost::json::serialize(json));
 }
 
 // Returns false, with a sentence on stderr, when an option is wrong.
