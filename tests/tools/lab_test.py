@@ -2,13 +2,16 @@
 """Goal: every experiment of wbfat-lab runs, finds what it should, and leaves nothing behind, killed or not.
 
 Method: the program itself with --quick, its JSON read; the laboratory killed by each signal in the middle of a mount;
-devices that must be refused. Usage: lab_test.py SOURCE_ROOT WBFAT MKFS ROUNDS
+devices that must be refused. Usage: lab_test.py SOURCE_ROOT WBFAT MKFS ROUNDS WBFATCTL
 """
 
 import importlib
 import json
 import os
 import pathlib
+import pty
+import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,10 +19,10 @@ import tempfile
 import time
 import unittest
 
-ROOT, WBFAT, MKFS, ROUNDS = sys.argv[1:5]
+ROOT, WBFAT, MKFS, ROUNDS, WBFATCTL = sys.argv[1:6]
 LAB = os.path.join(ROOT, "tools/lab/wbfat-lab")
 PROGRAMS = ["--program", f"wbfat={WBFAT}", "--program", f"mkfs.wbfat={MKFS}", "--program",
-            f"wbfat-lab-rounds={ROUNDS}"]
+            f"wbfat-lab-rounds={ROUNDS}", "--program", f"wbfatctl={WBFATCTL}"]
 CAN_MOUNT = os.path.exists("/dev/fuse")
 sys.path.insert(0, os.path.join(ROOT, "tools/lab"))
 sys.dont_write_bytecode = True
@@ -55,6 +58,15 @@ def processes_under(directory):
         except OSError:
             pass  # gone while we looked
     return found
+
+
+def read_until(terminal, words):
+    said = ""
+    while words not in said:
+        if not select.select([terminal], [], [], 60)[0]:
+            raise AssertionError(f"'{words}' not within a minute: {said}")
+        said += os.read(terminal, 4096).decode()
+    return said
 
 
 class Leftovers:
@@ -96,6 +108,33 @@ class Experiments(unittest.TestCase):
         self.assertEqual(hits["5.9"], 1)
         self.assertEqual((hits["5.11"], hits["6.8"]), (0, 0))
         self.assertIn("PageWriteback", result["report"])
+
+    @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
+    def test_watch_is_quiet_until_the_protocol_is_switched(self):
+        result = self.results_of("watch")
+        row, = result["rows"]
+        self.assertEqual((row["protocol"], row["hits"]), ("5.9", 1))
+        self.assertIn("PageWriteback", result["report"])
+
+    @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
+    def test_watch_waits_for_who_looks_on(self):
+        leftovers = Leftovers(self)
+        terminal, end = pty.openpty()
+        self.addCleanup(os.close, terminal)
+        process = subprocess.Popen([LAB, "watch", *PROGRAMS], stdin=end, stdout=subprocess.PIPE, stderr=end, text=True,
+                                   env=leftovers.environment)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(process.kill)
+        os.close(end)
+        said = read_until(terminal, "Ctrl-C ends it.")
+        self.assertRegex(said, r"The live page: http://127\.0\.0\.1:\d+/\S+\s")
+        words = re.search(r"  (\S*wbfatctl \S+ protocol set 5\.9)\s", said)[1].split()
+        self.assertEqual(subprocess.run(words, capture_output=True, check=False).returncode, 0)
+        self.assertIn("It has happened: BUG at ", read_until(terminal, "Press Enter to unmount."))
+        os.write(terminal, b"\n")
+        self.assertIn("hit under 5.9", process.stdout.read())
+        self.assertEqual(process.wait(60), 0)
+        leftovers.must_go()
 
     def test_reuse_two_waiters_and_lock_in_end_fail_where_they_must(self):
         for name in ("reuse", "two-waiters", "lock-in-end"):

@@ -26,13 +26,13 @@ class LabError(Exception):
 
 
 def find_program(name, given, build_path):
-    """`given`, or NAME of the build tree this script lies in, or of the PATH."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    built = os.path.join(here, "..", "..", "..", "build", build_path)
-    installed = os.path.join(here, "..", "..", "..", "libexec", "wbfat", name)
+    """`given`, or NAME of a build in the tree this script lies in, or of the PATH."""
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..")
+    built = [os.path.join(root, build, build_path) for build in ("build", "build-quickstart")]
+    installed = os.path.join(root, "libexec", "wbfat", name)
     if given and not os.access(given, os.X_OK):
         raise LabError(f"{given} cannot be run; --program {name}= takes a path")
-    for candidate in (given, built, installed, shutil.which(name)):
+    for candidate in (given, *built, installed, shutil.which(name)):
         if candidate and os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
             return os.path.abspath(candidate)
     raise LabError(f"{name} was not found; build it (ninja -C build) or give its path")
@@ -114,6 +114,14 @@ class Bed:
                 self.unmount()
                 raise LabError(f"the volume could not be mounted: {said[-1] if said else 'wbfat said nothing'}")
             time.sleep(0.01)
+
+    def ctl(self, *words):
+        """What wbfatctl answers for the mount."""
+        done = subprocess.run([self.programs["ctl"], self.mountpoint, *words, "--json"], capture_output=True, text=True,
+                              check=False, timeout=MOUNT_SECONDS)
+        if done.returncode != 0:
+            raise LabError(done.stderr.strip().removeprefix("wbfatctl: "))
+        return json.loads(done.stdout)
 
     def read_log(self):
         try:

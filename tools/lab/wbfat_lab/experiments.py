@@ -3,7 +3,7 @@
 Protocols by their names in `wbfat -o protocol=`. BAD are those the mail's bug was in; the others must never be hit.
 """
 
-from . import rounds
+from . import live, rounds
 from .report import Column, Result
 from .trial import MAIL_RECIPE, Trial
 from . import trial as trials
@@ -307,4 +307,6 @@ def compare(lab):
 
 
 EXPERIMENTS = {"mail": mail, "reuse": reuse, "two-waiters": two_waiters, "lock-in-end": lock_in_end,
-               "starvation": starvation, "proposals": proposals, "compare": compare}
+               "starvation": starvation, "proposals": proposals, "compare": compare, "watch": live.watch}
+# What `all` leaves out: one needs names, the other somebody who looks on.
+BY_NAME_ONLY = ("compare", "watch")

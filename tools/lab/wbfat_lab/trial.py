@@ -82,24 +82,36 @@ def mount_options(bed, trial, rules_file, stats_file):
     return ",".join(parts)
 
 
-def run(bed, trial):
-    """Formats, mounts, loads, unmounts, checks."""
-    bed.format()
+def prepare(bed, trial):
+    """The options to mount with, and the file that the daemon's counters go to."""
     rules_file = None
     if trial.rules:
         rules_file = os.path.join(bed.directory, "rules")
         with open(rules_file, "w", encoding="utf-8") as file:
             file.write("".join(rule.replace("FILE", GROWN_FILE) + "\n" for rule in trial.rules))
     stats_file = os.path.join(bed.directory, "stats.json")
-    bed.mount(mount_options(bed, trial, rules_file, stats_file))
+    return mount_options(bed, trial, rules_file, stats_file), stats_file
+
+
+def run(bed, trial):
+    """Formats, mounts, loads, unmounts, checks."""
+    bed.format()
+    options, stats_file = prepare(bed, trial)
+    bed.mount(options)
     load = Load(bed, trial.kind, trial.settings)
     outcome = Outcome(trial.protocol)
     try:
         watch(bed, trial, load, outcome)
-        result = load.stop(HANG_SECONDS)
     except BaseException:
         load.stop(0)
         raise
+    finish(bed, load, outcome, stats_file)
+    return outcome
+
+
+def finish(bed, load, outcome, stats_file):
+    """Ends load and mount, and reads what they left."""
+    result = load.stop(HANG_SECONDS)
     if result is None:
         outcome.hung = True
         bed.kill_mount()
@@ -109,7 +121,6 @@ def run(bed, trial):
         outcome.latency_us, outcome.bytes = result["latency_us"], result["bytes"]
         outcome.hung = not bed.unmount()
     read_results(bed, outcome, stats_file)
-    return outcome
 
 
 def watch(bed, trial, load, outcome):
