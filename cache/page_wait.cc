@@ -293,17 +293,24 @@ public:
     }
 
 private:
-    Result<> outcome_of_interruption() const {
+    Result<> outcome_of_interruption() {
         // Only now is the state final: a waker may have come between the interruption and the
         // unlinking, and a lock it handed over must not be lost. To one who rechecks its flag alone
         // means nothing.
         const bool flag_counts =
             behavior_ != WaitBehavior::kExclusive && protocol_.waiter == Waiter::kTrust;
         const std::uint32_t won = flag_counts ? kWoken : kDone;
-        if ((entry_.state.load(std::memory_order_acquire) & won) == 0) {
-            return Errno{EINTR};
+        const std::uint32_t flags = entry_.state.load(std::memory_order_acquire);
+        if ((flags & won) != 0) {
+            return {};
         }
-        return {};
+        // A wake-up of an exclusive sleeper is for one. Who is interrupted before he could use it
+        // hands it on, or the next in turn sleeps beside a free lock. Differs: the kernel's killed
+        // sleeper keeps it, until whoever comes next unlocks.
+        if (behavior_ == WaitBehavior::kExclusive && (flags & kWoken) != 0) {
+            wake_up_page_bit(page_, entry_.bit);
+        }
+        return Errno{EINTR};
     }
 
     bool was_handed_over() const {

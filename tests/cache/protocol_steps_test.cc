@@ -439,6 +439,38 @@ TEST_F(ProtocolStepsTest, ALockHandedToAnInterruptedSleeperIsItsOwn) {
     }
 }
 
+TEST_F(ProtocolStepsTest, AnInterruptedSleeperHandsOnTheWakeUpThatItCannotUse) {
+    for (const char* protocol : kAllPresets) {
+        SCOPED_TRACE(protocol);
+        use(protocol);
+        Page page;
+        page.refcount.store(1);
+        lock_page(page);
+        int error = 0;
+        sync::Task* task = nullptr;
+        PointGate leaving("wait:finish", only("interrupted"));
+        Thread interrupted = start_queued("interrupted", [&] {
+            task = &sync::current_task();
+            error = lock_page_killable(page).code();
+            if (error == 0) {  // handed over: the lock was its own
+                unlock_page(page);
+            }
+        });
+        Thread patient = start_queued("patient", [&page] {
+            lock_page(page);
+            unlock_page(page);
+        });
+        task->interrupt();
+        leaving.wait_for_arrivals();  // it will give up, and is still the first in the queue
+        unlock_page(page);            // wakes the first alone
+        leaving.open();
+        interrupted.join();
+        patient.join();  // for ever, if the wake-up went down with the interrupted one
+        EXPECT_EQ(error, current_protocol().handoff == kHandoffAlways ? 0 : EINTR);
+        EXPECT_FALSE(page_test(page, PG_locked));
+    }
+}
+
 TEST_F(ProtocolStepsTest, AnInterruptedSharedSleeperWhoRechecksDoesNotTakeAFlagForAnAnswer) {
     use("5.8,wake=blind");
     Page& page = add_page(0);
