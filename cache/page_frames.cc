@@ -32,39 +32,34 @@ constexpr std::size_t kScanBatch = 128;
 // again this often.
 constexpr sync::Nanoseconds kSleepMax = 50ms;
 
-// Anonymous memory that costs nothing until touched.
-class Mapping {
+// Memory that costs nothing until touched.
+class FrameMemory {
 public:
-    Mapping() = default;
-    ~Mapping() {
-        if (base_ != nullptr) {
-            munmap(base_, size_);
-        }
+    FrameMemory() = default;
+    ~FrameMemory() {
+        operator delete(base_, std::align_val_t(kPageSize));
     }
-    Mapping(const Mapping&) = delete;
-    Mapping& operator=(const Mapping&) = delete;
+    FrameMemory(const FrameMemory&) = delete;
+    FrameMemory& operator=(const FrameMemory&) = delete;
 
-    Result<> map(std::size_t size_bytes) {
-        void* const base = mmap(nullptr, size_bytes, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (base == MAP_FAILED) {
+    Result<> allocate(std::size_t size_bytes) {
+        base_ = static_cast<std::byte*>(operator new(size_bytes, std::align_val_t(kPageSize),
+                                                     std::nothrow));
+        if (base_ == nullptr) {
             return Errno{ENOMEM};
         }
-        base_ = base;
-        size_ = size_bytes;
         // Only a hint. A huge page is zeroed as a whole at its first touch, out of memory that no
         // cache and often no host has seen lately; small ones come from what was just freed. Of the
         // daemon's processor time for a sequential write that is a third.
-        static_cast<void>(madvise(base, size_bytes, MADV_NOHUGEPAGE));
+        static_cast<void>(madvise(base_, size_bytes, MADV_NOHUGEPAGE));
         return {};
     }
     std::byte* base() const {
-        return static_cast<std::byte*>(base_);
+        return base_;
     }
 
 private:
-    void* base_ = nullptr;
-    std::size_t size_ = 0;
+    std::byte* base_ = nullptr;
 };
 
 struct LruLinks {
@@ -108,8 +103,8 @@ void clear_referenced(Page& page) {
 struct PageFrames::Impl {
     // Constant after construction.
     std::uint64_t nr_frames = 0;
-    Mapping page_memory;
-    Mapping frame_memory;
+    FrameMemory page_memory;
+    FrameMemory frame_memory;
 
     mutable sync::SpinLock lock;
     Page* free_list GUARDED_BY(lock) = nullptr;
@@ -146,8 +141,8 @@ PageFrames::PageFrames(PageCache& cache, std::unique_ptr<Impl> impl)
 Result<std::unique_ptr<PageFrames>> PageFrames::create(PageCache& cache, std::uint64_t nr_frames) {
     auto impl = std::make_unique<Impl>();
     impl->nr_frames = nr_frames;
-    TRY_VOID(impl->page_memory.map(nr_frames * sizeof(Page)));
-    TRY_VOID(impl->frame_memory.map(nr_frames * kPageSize));
+    TRY_VOID(impl->page_memory.allocate(nr_frames * sizeof(Page)));
+    TRY_VOID(impl->frame_memory.allocate(nr_frames * kPageSize));
     return std::unique_ptr<PageFrames>(new PageFrames(cache, std::move(impl)));
 }
 

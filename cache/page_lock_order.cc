@@ -18,11 +18,7 @@ struct HeldPages {
     sync::Relaxed<std::size_t> size{0};                                     // of owner
 };
 
-HeldPages& held_pages() {
-    // Never destroyed: a detached thread may lock a page while the process exits.
-    static auto* const kHeld = new HeldPages;
-    return *kHeld;
-}
+sync::Global<HeldPages> held_pages;
 
 // A page of the same mapping, not lower than `page`, that the running task has locked.
 const Page* find_held_above(const Page& page) {
@@ -31,7 +27,7 @@ const Page* find_held_above(const Page& page) {
         return nullptr;
     }
     const std::uint32_t self = sync::current_task().id();
-    HeldPages& held = held_pages();
+    HeldPages& held = *held_pages;
     const sync::SpinLockGuard guard(held.lock);
     for (const auto& [other, owner] : held.owner) {
         if (owner == self && other->index >= page.index && page_test(*other, PG_locked) &&
@@ -59,14 +55,14 @@ void note_page_locked(const Page& page) {
         return;
     }
     const std::uint32_t self = sync::current_task().id();
-    HeldPages& held = held_pages();
+    HeldPages& held = *held_pages;
     const sync::SpinLockGuard guard(held.lock);
     held.owner[&page] = self;
     held.size.store(held.owner.size());
 }
 
 void note_page_released(const Page& page) {
-    HeldPages& held = held_pages();
+    HeldPages& held = *held_pages;
     if (held.size.load() == 0) {
         return;
     }

@@ -68,25 +68,25 @@ struct PageWaitTable {
     sync::Relaxed<std::uint64_t> writeback_waits{0};
 };
 
-PageWaitTable page_wait_table;
+sync::Global<PageWaitTable> page_wait_table;
 
 // Source: hash_ptr.
 Bucket& bucket_for(const Page& page) {
     constexpr std::uint64_t kGoldenRatio = 0x61C8'8646'80B5'83EBULL;
     const auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(&page));
-    return page_wait_table.buckets[(address * kGoldenRatio) >> (64 - kPageWaitTableBits)];
+    return page_wait_table->buckets[(address * kGoldenRatio) >> (64 - kPageWaitTableBits)];
 }
 
 void count_wait(const Page& page, PageFlag bit) {
     PageCache::Counters* counters =
         page.frames != nullptr ? &page.frames->cache().counters() : nullptr;
     if (bit == PG_locked) {
-        page_wait_table.lock_waits.fetch_add(1);
+        page_wait_table->lock_waits.fetch_add(1);
         if (counters != nullptr) {
             counters->lock_waits.add();
         }
     } else {
-        page_wait_table.writeback_waits.fetch_add(1);
+        page_wait_table->writeback_waits.fetch_add(1);
         if (counters != nullptr) {
             counters->writeback_waits.add();
         }
@@ -482,7 +482,7 @@ std::uint64_t clear_page_bit_and_wake(Page& page, PageFlag bit) {
 
 std::vector<PageWaiter> page_waiters(const Page* page) {
     std::vector<PageWaiter> waiters;
-    for (Bucket& bucket : page_wait_table.buckets) {
+    for (Bucket& bucket : page_wait_table->buckets) {
         const sync::SpinLockGuard guard(bucket.lock);
         for (WaitLink* link = next_of(bucket.head); link != &bucket.head; link = next_of(*link)) {
             const auto& entry = static_cast<const WaitEntry&>(*link);
@@ -508,8 +508,8 @@ std::vector<PageWaiter> hung_page_waiters(sync::Nanoseconds limit) {
 }
 
 PageWaitStats page_wait_stats() {
-    return {.lock_waits = page_wait_table.lock_waits.load(),
-            .writeback_waits = page_wait_table.writeback_waits.load()};
+    return {.lock_waits = page_wait_table->lock_waits.load(),
+            .writeback_waits = page_wait_table->writeback_waits.load()};
 }
 
 }  // namespace wbfat::cache::inline WBFAT_RT

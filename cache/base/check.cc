@@ -76,12 +76,12 @@ AfterBug report_bug(const CheckSite& site, BugReport report) {
     report.line = site.line;
     report.function = site.function;
     report.condition = site.condition;
-    const BugReporter reporter = bug_reporter.load(std::memory_order_acquire);
+    const BugReporter reporter = bug_reporter.peek();
     (reporter != nullptr ? reporter : print_briefly)(report);
     if (report.severity == BugSeverity::kWarning) {
         return AfterBug::kGoOn;
     }
-    const BugHandler handler = bug_handler.load(std::memory_order_acquire);
+    const BugHandler handler = bug_handler.peek();
     if (handler == nullptr) {
         std::abort();
     }

@@ -22,6 +22,7 @@
 #include "cache/base/runtime.h"
 #include "cache/base/thread_annotations.h"
 #include "cache/sync/lock_rank.h"
+#include "cache/sync/point_subject.h"
 #include "cache/sync/task_ring.h"
 
 namespace wbfat::sync::inline WBFAT_RT {
@@ -124,6 +125,29 @@ public:
 
 private:
     std::atomic<T> value_{};
+};
+
+// Static storage that runs change, and that is never destroyed: a detached thread may use it while
+// the process exits. Here it is only a variable; the explorer must know of it.
+template <typename T>
+class Global {
+public:
+    constexpr Global() : value_{} {}
+    // NOLINTNEXTLINE(modernize-use-equals-default): a union with a destructor has no default one.
+    constexpr ~Global() {}
+    Global(const Global&) = delete;
+    Global& operator=(const Global&) = delete;
+    T& operator*() noexcept {
+        return value_;
+    }
+    T* operator->() noexcept {
+        return &value_;
+    }
+
+private:
+    union {
+        T value_;
+    };
 };
 
 // Short sections; nothing sleeps inside. Spins briefly, then yields: the holder may have lost its
@@ -412,29 +436,6 @@ public:
 private:
     std::thread handle_;
 };
-
-// What a point is about, where it is about a page or a file. Made only when something is armed.
-struct PointSubject {
-    static constexpr std::uint64_t kNoPage = UINT64_MAX;
-
-    std::uint32_t file = 0;        // point_tag of the mapping's name; 0: about no file
-    std::uint64_t page = kNoPage;  // index in the mapping
-    std::string_view what = {};    // the flag waited for: "locked", "writeback"
-};
-
-constexpr const PointSubject& point_subject(const PointSubject& subject) {
-    return subject;
-}
-
-// Names of files are compared by this number, so that a page can carry it where its mapping may be
-// gone.
-constexpr std::uint32_t point_tag(std::string_view name) {
-    std::uint32_t hash = 0x811C9DC5;  // FNV-1a
-    for (const char c : name) {
-        hash = (hash ^ static_cast<unsigned char>(c)) * 0x01000193;
-    }
-    return hash == 0 ? 1 : hash;
-}
 
 // The points of points.h. What follows the name is turned into a subject by the point_subject() of
 // its class.

@@ -9,6 +9,7 @@
 //   - Atomic<T>: load, store, peek, exchange, compare_exchange, fetch_{add,sub,or,and,xor};
 //   explicit orders
 //   - Relaxed<T>: statistics and switches; no interleaving hangs on it
+//   - Global<T>: static storage that runs change
 //   - SpinLock, SpinLockGuard: short sections; nothing sleeps inside
 //   - Mutex, MutexLock, CondVar: wait(lock), wait_for(lock, Nanoseconds); no spurious-wake promises
 //   - RwSem, ReadGuard, WriteGuard: shared / exclusive, writer-preferring, not recursive
