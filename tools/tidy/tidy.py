@@ -328,12 +328,20 @@ WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Wno-
 THREAD_SAFETY = ["-Wthread-safety", "-Wthread-safety-beta"]
 
 
+# Headers of the second build of the cache, on fibers: alone they mean something only there.
+MODEL_HEADERS = re.compile(r"cache/sync/(model|scheduler|world)\.h|tools/explore/")
+MODEL_FLAGS = ["-DWBFAT_MODEL", "-DWBFAT_RT=model"]
+
+
 def run_headers(sources):
     flags = subprocess.run(["pkg-config", "--cflags", "fuse3", "libxxhash", "fmt"], capture_output=True, text=True,
                            check=True).stdout.split()
     # Twice: that the guard works is part of it.
-    command = ["g++", "-std=c++20", "-D_FILE_OFFSET_BITS=64", "-I.", *flags, *WARNINGS, "-fsyntax-only", "-x", "c++", "-"]
-    return run_all({s.path: (command, f'#include "{s.path}"\n#include "{s.path}"\n')
+    command = ["g++", "-std=c++20", "-D_FILE_OFFSET_BITS=64", "-I.", *flags, *WARNINGS, "-fsyntax-only"]
+
+    def command_for(path):
+        return [*command, *(MODEL_FLAGS if MODEL_HEADERS.match(path) else []), "-x", "c++", "-"]
+    return run_all({s.path: (command_for(s.path), f'#include "{s.path}"\n#include "{s.path}"\n')
                     for s in sources if s.path.endswith(".h")})
 
 
@@ -348,7 +356,8 @@ def clang_command(entry):
             skip = False
         elif word in ("-o", "-MF", "-MQ", "-MT"):
             skip = True
-        elif word not in ("-c", "-MD", "-MMD") and not word.startswith("-fsanitize"):
+        # clang 14 wants to be asked twice for zeroed locals.
+        elif word not in ("-c", "-MD", "-MMD", "-ftrivial-auto-var-init=zero") and not word.startswith("-fsanitize"):
             kept.append(word)
     return ["clang++", *kept, *WARNINGS, *THREAD_SAFETY, "-Wno-unknown-warning-option", "-fsyntax-only"]
 

@@ -1,0 +1,666 @@
+// Fibers under a scheduler: the back-end of sync.h for the explorer.
+//
+// Everything runs on one OS thread. Every operation that another task could see announces itself to
+// the scheduler and is done when the scheduler gives the task its turn; what lies between two such
+// operations is one indivisible step. So a schedule, the sequence of the tasks that got a turn,
+// says everything about a run.
+//
+//   - An operation that must wait (a taken lock, a parker without a token) is not done and tried
+//   again: its task has no turn until it can be done.
+//   - Outside an exploration (the set-up of a scenario, the checks at its end) operations are done
+//   at once, and one that must wait gives the other tasks their turns.
+//   - Time stands still while anybody can run. When nobody can, it jumps to the next deadline.
+//   - Relaxed<T> is not seen.
+//   - Memory orders mean nothing here: the interleavings are sequentially consistent ones. Under
+//   ThreadSanitizer the real operation is done with the real order, on a fiber the detector knows,
+//   so a missing order shows as a data race (the build defines WBFAT_MODEL_TSAN then, also for the
+//   scheduler itself, which must not be looked at).
+//
+// Differs from native.h: a condition variable wakes in the order of arrival and never for nothing;
+// a waiting writer does not keep readers out of an RwSem (which allows more schedules, not fewer);
+// lock ranks are not checked.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "cache/base/runtime.h"
+#include "cache/base/thread_annotations.h"
+#include "cache/sync/lock_rank.h"
+#include "cache/sync/point_subject.h"
+#include "cache/sync/task_ring.h"
+
+namespace wbfat::sync::inline WBFAT_RT {
+
+using Nanoseconds = std::chrono::nanoseconds;
+
+class Task;
+
+// The scheduler's side; scheduler.h has the rest.
+namespace sched {
+
+enum class OpKind : std::uint8_t {
+    kLoad,
+    kStore,
+    kExchange,
+    kCompareExchange,
+    kFetchAdd,
+    kFetchSub,
+    kFetchOr,
+    kFetchAnd,
+    kFetchXor,
+    kLock,        // blocks
+    kLockShared,  // blocks
+    kTryLock,
+    kUnlock,
+    kUnlockShared,
+    kPark,     // blocks
+    kParkFor,  // blocks, for a time
+    kUnpark,
+    kCondEnqueue,
+    kCondSleep,     // blocks
+    kCondSleepFor,  // blocks, for a time
+    kCondNotifyOne,
+    kCondNotifyAll,
+    kSleep,  // blocks, for a time
+    kYield,
+    kSpawn,
+    kJoin,   // blocks
+    kPoint,  // a named point that an ordering rule knows; blocks
+    kFinish,
+};
+
+// Where in the source an operation stands.
+struct Where {
+    const char* function;
+    const char* file;
+    int line;
+    // As a default argument: where the call stands.
+    static constexpr Where here(const char* function = __builtin_FUNCTION(),
+                                const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+        return {function, file, line};
+    }
+};
+
+// The task that has its turn; null outside an exploration.
+struct Turn {
+    std::uint64_t history = 0;  // of all it has seen since its start
+    int number = 0;
+};
+extern constinit Turn* running;
+
+// An operation about to be done. Returns when it is its turn.
+void before(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
+            const Where& where);
+// What the operation found: all that a task knows of the others.
+inline void saw(std::uint64_t value) noexcept {
+    if (running != nullptr) [[likely]] {
+        constexpr std::uint64_t kOdd = 0x9E37'79B9'7F4A'7C15ULL;
+        const std::uint64_t mixed = (running->history ^ value) * kOdd;
+        running->history = mixed ^ (mixed >> 29);
+    }
+}
+void relaxed_written(const void* object, unsigned size_bytes);
+// Whether anybody wants to know of named points: rules or a record.
+extern constinit bool points_matter;
+void at_point(const char* name, const Where& where);
+template <typename... About>
+void at_point_about(const Where& where, const char* name, const About&...) {
+    at_point(name, where);
+}
+// Static storage that a run may change.
+void register_global(void* object, std::size_t size_bytes);
+
+template <typename T>
+std::uint64_t bits_of(T value) noexcept {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof(T));
+    return bits;
+}
+
+inline void announce(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
+                     const Where& where) {
+    if (running != nullptr) [[likely]] {
+        before(kind, object, argument, size_bytes, where);
+    }
+}
+
+#if defined(WBFAT_MODEL_TSAN)
+template <typename T>
+using Cell = std::atomic<T>;
+#else
+// One OS thread: a plain value, without the cost of the bus lock.
+template <typename T>
+class Cell {
+public:
+    constexpr Cell() noexcept = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): as std::atomic.
+    constexpr Cell(T value) noexcept : value_(value) {}
+    [[nodiscard]] T load(std::memory_order) const noexcept {
+        return value_;
+    }
+    void store(T value, std::memory_order) noexcept {
+        value_ = value;
+    }
+    T exchange(T value, std::memory_order) noexcept {
+        const T old = value_;
+        value_ = value;
+        return old;
+    }
+    bool compare_exchange_strong(T& expected, T desired, std::memory_order,
+                                 std::memory_order) noexcept {
+        if (value_ != expected) {
+            expected = value_;
+            return false;
+        }
+        value_ = desired;
+        return true;
+    }
+    T fetch_add(T delta, std::memory_order) noexcept {
+        return exchange(static_cast<T>(value_ + delta), std::memory_order_relaxed);
+    }
+    T fetch_sub(T delta, std::memory_order) noexcept {
+        return exchange(static_cast<T>(value_ - delta), std::memory_order_relaxed);
+    }
+    T fetch_or(T bits, std::memory_order) noexcept {
+        return exchange(static_cast<T>(value_ | bits), std::memory_order_relaxed);
+    }
+    T fetch_and(T bits, std::memory_order) noexcept {
+        return exchange(static_cast<T>(value_ & bits), std::memory_order_relaxed);
+    }
+    T fetch_xor(T bits, std::memory_order) noexcept {
+        return exchange(static_cast<T>(value_ ^ bits), std::memory_order_relaxed);
+    }
+
+private:
+    T value_{};
+};
+#endif
+
+// A lock of any kind. Guarded by the turn.
+struct LockState {
+    std::int32_t holder = 0;  // task number + 1, or kMainHolder; 0: nobody holds it exclusively
+    std::int32_t readers = 0;
+#if defined(WBFAT_MODEL_TSAN)
+    std::atomic<std::uint32_t> writer_order{0}, reader_order{0};
+#endif
+
+    void lock(const Where& where);
+    bool try_lock(const Where& where);
+    void unlock(const Where& where);
+    void lock_shared(const Where& where);
+    void unlock_shared(const Where& where);
+};
+
+// The tasks asleep on a condition variable, in the order of arrival.
+struct CondState {
+    static constexpr std::size_t kMaxWaiters = 15;
+    std::uint8_t count = 0;
+    std::uint8_t waiters[kMaxWaiters] = {};  // task numbers
+};
+
+}  // namespace sched
+
+// Since an arbitrary start; does not jump.
+Nanoseconds monotonic_now();
+void sleep_for(Nanoseconds duration, const sched::Where& where = sched::Where::here());
+void yield_now(const sched::Where& where = sched::Where::here());
+
+// The clock of records: here the one of everybody.
+std::uint64_t ticks();
+class TickScale {
+public:
+    static TickScale now() {
+        return {};
+    }
+    [[nodiscard]] Nanoseconds to_monotonic(std::uint64_t ticks) const {
+        return Nanoseconds(ticks);
+    }
+};
+
+template <typename T>
+class Atomic {
+public:
+    constexpr Atomic() noexcept = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
+    constexpr Atomic(T value) noexcept : value_(value) {}
+    ~Atomic() = default;
+    Atomic(const Atomic&) = delete;
+    Atomic& operator=(const Atomic&) = delete;
+
+    [[nodiscard]] T load(std::memory_order order = std::memory_order_acquire,
+                         const sched::Where& where = sched::Where::here()) const noexcept {
+        sched::announce(sched::OpKind::kLoad, this, 0, sizeof(T), where);
+        return seen(value_.load(order));
+    }
+    void store(T value, std::memory_order order = std::memory_order_release,
+               const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kStore, this, sched::bits_of(value), sizeof(T), where);
+        value_.store(value, order);
+    }
+    // For reports and traces: the scheduler does not see it.
+    [[nodiscard]] T peek() const noexcept {
+        return value_.load(std::memory_order_relaxed);
+    }
+    T exchange(T value, std::memory_order order = std::memory_order_acq_rel,
+               const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kExchange, this, sched::bits_of(value), sizeof(T), where);
+        return seen(value_.exchange(value, order));
+    }
+    // Strong. On failure `expected` becomes what was found, read with acquire.
+    bool compare_exchange(T& expected, T desired,
+                          std::memory_order order = std::memory_order_acq_rel,
+                          const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kCompareExchange, this, sched::bits_of(desired), sizeof(T),
+                        where);
+        const bool done =
+            value_.compare_exchange_strong(expected, desired, order, std::memory_order_acquire);
+        seen(expected);
+        return done;
+    }
+    T fetch_add(T delta, std::memory_order order = std::memory_order_acq_rel,
+                const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchAdd, this, sched::bits_of(delta), sizeof(T), where);
+        return seen(value_.fetch_add(delta, order));
+    }
+    T fetch_sub(T delta, std::memory_order order = std::memory_order_acq_rel,
+                const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchSub, this, sched::bits_of(delta), sizeof(T), where);
+        return seen(value_.fetch_sub(delta, order));
+    }
+    T fetch_or(T bits, std::memory_order order = std::memory_order_acq_rel,
+               const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchOr, this, sched::bits_of(bits), sizeof(T), where);
+        return seen(value_.fetch_or(bits, order));
+    }
+    T fetch_and(T bits, std::memory_order order = std::memory_order_acq_rel,
+                const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchAnd, this, sched::bits_of(bits), sizeof(T), where);
+        return seen(value_.fetch_and(bits, order));
+    }
+    T fetch_xor(T bits, std::memory_order order = std::memory_order_acq_rel,
+                const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchXor, this, sched::bits_of(bits), sizeof(T), where);
+        return seen(value_.fetch_xor(bits, order));
+    }
+
+private:
+    static T seen(T value) noexcept {
+        sched::saw(sched::bits_of(value));
+        return value;
+    }
+
+    sched::Cell<T> value_{};
+};
+
+// Statistics and switches; see native.h. No interleaving hangs on it, so the scheduler does not see
+// it, and two states that differ in nothing else are one.
+template <typename T>
+class Relaxed {
+public:
+    constexpr Relaxed() noexcept = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
+    constexpr Relaxed(T value) noexcept : value_(value) {}
+    ~Relaxed() = default;
+    Relaxed(const Relaxed&) = delete;
+    Relaxed& operator=(const Relaxed&) = delete;
+
+    [[nodiscard]] T load() const noexcept {
+        return value_.load(std::memory_order_relaxed);
+    }
+    void store(T value) noexcept {
+        sched::relaxed_written(this, sizeof(T));
+        value_.store(value, std::memory_order_relaxed);
+    }
+    T fetch_add(T delta) noexcept {
+        sched::relaxed_written(this, sizeof(T));
+        return value_.fetch_add(delta, std::memory_order_relaxed);
+    }
+    T fetch_sub(T delta) noexcept {
+        sched::relaxed_written(this, sizeof(T));
+        return value_.fetch_sub(delta, std::memory_order_relaxed);
+    }
+
+private:
+    sched::Cell<T> value_{};
+};
+
+// Static storage that runs change, never destroyed: the scheduler puts it back between them.
+template <typename T>
+class Global {
+public:
+    Global() : value_{} {
+        sched::register_global(&value_, sizeof(T));
+    }
+    // NOLINTNEXTLINE(modernize-use-equals-default): a union with a destructor has no default one.
+    ~Global() {}
+    Global(const Global&) = delete;
+    Global& operator=(const Global&) = delete;
+    T& operator*() noexcept {
+        return value_;
+    }
+    T* operator->() noexcept {
+        return &value_;
+    }
+
+private:
+    union {
+        T value_;
+    };
+};
+
+class CAPABILITY("spinlock") SpinLock {
+public:
+    constexpr SpinLock() noexcept = default;
+    ~SpinLock() = default;
+    SpinLock(const SpinLock&) = delete;
+    SpinLock& operator=(const SpinLock&) = delete;
+
+    void lock(const sched::Where& where = sched::Where::here()) noexcept ACQUIRE() {
+        state_.lock(where);
+    }
+    bool try_lock(const sched::Where& where = sched::Where::here()) noexcept TRY_ACQUIRE(true) {
+        return state_.try_lock(where);
+    }
+    void unlock(const sched::Where& where = sched::Where::here()) noexcept RELEASE() {
+        state_.unlock(where);
+    }
+
+private:
+    sched::LockState state_;
+};
+
+class SCOPED_CAPABILITY SpinLockGuard {
+public:
+    explicit SpinLockGuard(SpinLock& lock, const sched::Where& where = sched::Where::here())
+        ACQUIRE(lock)
+        : lock_(lock), where_(where) {
+        lock_.lock(where_);
+    }
+    ~SpinLockGuard() RELEASE() {
+        lock_.unlock(where_);
+    }
+    SpinLockGuard(const SpinLockGuard&) = delete;
+    SpinLockGuard& operator=(const SpinLockGuard&) = delete;
+
+private:
+    SpinLock& lock_;
+    const sched::Where where_;
+};
+
+class CAPABILITY("mutex") Mutex {
+public:
+    explicit Mutex(LockRank = LockRank::kUnranked) noexcept {}
+    ~Mutex() = default;
+    Mutex(const Mutex&) = delete;
+    Mutex& operator=(const Mutex&) = delete;
+
+    void lock(const sched::Where& where = sched::Where::here()) ACQUIRE() {
+        state_.lock(where);
+    }
+    bool try_lock(const sched::Where& where = sched::Where::here()) TRY_ACQUIRE(true) {
+        return state_.try_lock(where);
+    }
+    void unlock(const sched::Where& where = sched::Where::here()) RELEASE() {
+        state_.unlock(where);
+    }
+    // Tells the analysis, and nobody else, that the caller holds the mutex.
+    void assert_held() const ASSERT_CAPABILITY(this) {}
+
+private:
+    sched::LockState state_;
+};
+
+class SCOPED_CAPABILITY MutexLock {
+public:
+    explicit MutexLock(Mutex& mutex, const sched::Where& where = sched::Where::here())
+        ACQUIRE(mutex)
+        : mutex_(mutex), where_(where) {
+        mutex_.lock(where_);
+    }
+    ~MutexLock() RELEASE() {
+        if (held_) {
+            mutex_.unlock(where_);
+        }
+    }
+    MutexLock(const MutexLock&) = delete;
+    MutexLock& operator=(const MutexLock&) = delete;
+
+    void unlock() RELEASE() {
+        held_ = false;
+        mutex_.unlock(where_);
+    }
+    void lock() ACQUIRE() {
+        mutex_.lock(where_);
+        held_ = true;
+    }
+
+private:
+    friend class CondVar;
+    Mutex& mutex_;
+    const sched::Where where_;
+    bool held_ = true;
+};
+
+class CondVar {
+public:
+    CondVar() = default;
+    ~CondVar() = default;
+    CondVar(const CondVar&) = delete;
+    CondVar& operator=(const CondVar&) = delete;
+
+    void wait(MutexLock& lock, const sched::Where& where = sched::Where::here());
+    // Returns false when the time was up.
+    bool wait_for(MutexLock& lock, Nanoseconds timeout,
+                  const sched::Where& where = sched::Where::here());
+    void notify_one(const sched::Where& where = sched::Where::here());
+    void notify_all(const sched::Where& where = sched::Where::here());
+
+private:
+    sched::CondState state_;
+};
+
+// Shared / exclusive. Not recursive, not even for readers.
+class CAPABILITY("rwsem") RwSem {
+public:
+    explicit RwSem(LockRank = LockRank::kUnranked) {}
+    ~RwSem() = default;
+    RwSem(const RwSem&) = delete;
+    RwSem& operator=(const RwSem&) = delete;
+
+    void lock(const sched::Where& where = sched::Where::here()) ACQUIRE() {
+        state_.lock(where);
+    }
+    bool try_lock(const sched::Where& where = sched::Where::here()) TRY_ACQUIRE(true) {
+        return state_.try_lock(where);
+    }
+    void unlock(const sched::Where& where = sched::Where::here()) RELEASE() {
+        state_.unlock(where);
+    }
+    void lock_shared(const sched::Where& where = sched::Where::here()) ACQUIRE_SHARED() {
+        state_.lock_shared(where);
+    }
+    void unlock_shared(const sched::Where& where = sched::Where::here()) RELEASE_SHARED() {
+        state_.unlock_shared(where);
+    }
+    void assert_held() const ASSERT_CAPABILITY(this) {}
+
+private:
+    sched::LockState state_;
+};
+
+class SCOPED_CAPABILITY ReadGuard {
+public:
+    explicit ReadGuard(RwSem& sem, const sched::Where& where = sched::Where::here())
+        ACQUIRE_SHARED(sem)
+        : sem_(sem), where_(where) {
+        sem_.lock_shared(where_);
+    }
+    ~ReadGuard() RELEASE_GENERIC() {
+        sem_.unlock_shared(where_);
+    }
+    ReadGuard(const ReadGuard&) = delete;
+    ReadGuard& operator=(const ReadGuard&) = delete;
+
+private:
+    RwSem& sem_;
+    const sched::Where where_;
+};
+
+class SCOPED_CAPABILITY WriteGuard {
+public:
+    explicit WriteGuard(RwSem& sem, const sched::Where& where = sched::Where::here()) ACQUIRE(sem)
+        : sem_(sem), where_(where) {
+        sem_.lock(where_);
+    }
+    ~WriteGuard() RELEASE() {
+        sem_.unlock(where_);
+    }
+    WriteGuard(const WriteGuard&) = delete;
+    WriteGuard& operator=(const WriteGuard&) = delete;
+
+private:
+    RwSem& sem_;
+    const sched::Where where_;
+};
+
+// One binary token; see native.h.
+class Parker {
+public:
+    Parker() = default;
+    ~Parker() = default;
+    Parker(const Parker&) = delete;
+    Parker& operator=(const Parker&) = delete;
+
+    // Only by the owner.
+    void park(const sched::Where& where = sched::Where::here());
+    // Returns false when the time was up and no token came.
+    bool park_for(Nanoseconds timeout, const sched::Where& where = sched::Where::here());
+    // By anybody. The Parker must outlive the call, not only the owner's return from park().
+    void unpark(const sched::Where& where = sched::Where::here());
+
+private:
+    sched::Cell<std::uint32_t> token_{0};
+};
+
+// What a thread does here. Reports show it, points select by it.
+enum class Role : std::uint8_t { kRequest, kFlusher, kCompletion, kSyncWriter, kOther };
+std::string_view role_name(Role role);
+
+// The running thread, as others see it. Lives as long as the thread.
+class Task {
+public:
+    explicit Task(std::uint32_t id, std::string name = "main", Role role = Role::kOther)
+        : id_(id), name_(std::move(name)), role_(role) {}
+    ~Task() = default;
+    Task(const Task&) = delete;
+    Task& operator=(const Task&) = delete;
+
+    [[nodiscard]] std::uint32_t id() const {
+        return id_;
+    }
+    [[nodiscard]] const std::string& name() const {
+        return name_;
+    }
+    [[nodiscard]] Role role() const {
+        return role_;
+    }
+
+    void park(const sched::Where& where = sched::Where::here()) {
+        parker_.park(where);
+    }
+    bool park_for(Nanoseconds timeout, const sched::Where& where = sched::Where::here()) {
+        return parker_.park_for(timeout, where);
+    }
+    void unpark(const sched::Where& where = sched::Where::here()) {
+        parker_.unpark(where);
+    }
+
+    // Asks the task to give up the killable wait it is in, or the next one. Stays until cleared.
+    // Any thread.
+    void interrupt(const sched::Where& where = sched::Where::here()) {
+        interrupted_.store(true, std::memory_order_release, where);
+        parker_.unpark(where);
+    }
+    [[nodiscard]] bool interrupted(const sched::Where& where = sched::Where::here()) const {
+        return interrupted_.load(std::memory_order_acquire, where);
+    }
+    void clear_interrupt(const sched::Where& where = sched::Where::here()) {
+        interrupted_.store(false, std::memory_order_release, where);
+    }
+
+    // For current_task_ring.
+    TaskRingHandle& ring_handle() {
+        return ring_;
+    }
+
+private:
+    friend void adopt_current_task(std::string name, Role role);
+    friend class RoleGuard;
+    const std::uint32_t id_;
+    std::string name_;
+    Role role_;
+    Parker parker_;
+    Atomic<bool> interrupted_{false};
+    TaskRingHandle ring_;
+};
+
+Task& current_task();
+// Names a thread that was not started by Thread.
+void adopt_current_task(std::string name, Role role);
+
+// Another role for a while.
+class RoleGuard {
+public:
+    explicit RoleGuard(Role role) : task_(current_task()), before_(task_.role_) {
+        task_.role_ = role;
+    }
+    ~RoleGuard() {
+        task_.role_ = before_;
+    }
+    RoleGuard(const RoleGuard&) = delete;
+    RoleGuard& operator=(const RoleGuard&) = delete;
+
+private:
+    Task& task_;
+    const Role before_;
+};
+
+// Joined in the destructor, and before another thread is moved in.
+class Thread {
+public:
+    Thread() = default;
+    Thread(std::string name, Role role, std::function<void()> body,
+           const sched::Where& where = sched::Where::here());
+    ~Thread() {
+        join();
+    }
+    Thread(Thread&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
+    Thread& operator=(Thread&& other) noexcept;
+    Thread(const Thread&) = delete;
+    Thread& operator=(const Thread&) = delete;
+
+    // A second call, or a call on no thread, does nothing.
+    void join(const sched::Where& where = sched::Where::here());
+
+private:
+    int number_ = -1;
+};
+
+}  // namespace wbfat::sync::inline WBFAT_RT
+
+// WBFAT_POINT("name") or WBFAT_POINT("name", page); rules select by task and turn here.
+#define WBFAT_POINT(...)                                                              \
+    do {                                                                              \
+        if (::wbfat::sync::sched::points_matter) [[unlikely]] {                       \
+            ::wbfat::sync::sched::at_point_about(::wbfat::sync::sched::Where::here(), \
+                                                 __VA_ARGS__);                        \
+        }                                                                             \
+    } while (false)

@@ -1,0 +1,227 @@
+// Gives the tasks of a scenario their turns: fibers, what each is about to do, who can.
+//
+//   Scheduler& s = scheduler();
+//   s.set_up([&] { ... objects, add_task ... });      // once
+//   for (each run) {
+//       s.begin();                                     // everything as after set_up
+//       while (std::uint32_t able = s.enabled()) s.step(choose(able));
+//       s.end();                                       // why it ended is in failure()
+//   }
+//   s.tear_down();
+//
+// A task stands before its next visible operation, which is announced in pending(); step() does it
+// and runs on to the next. A search is a loop around these calls; it lives in tools/explore.
+//
+// Merging (Lipton): what follows an acquisition and what a release does cannot be told apart, by
+// anybody, from happening at once with it. With merging on, a release and the first operation after
+// an acquisition are no steps of their own.
+//
+// Locking: none. One OS thread at a time runs (also with Threads::kYes, where each task is an OS
+// thread that waits for its turn on a semaphore).
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cache/sync/model.h"
+#include "cache/sync/world.h"
+
+namespace wbfat::sync::inline WBFAT_RT::sched {
+
+struct Fiber;
+
+struct Pending {
+    OpKind kind = OpKind::kYield;
+    std::uint8_t size_bytes = 0;
+    const void* object = nullptr;
+    std::uint64_t argument = 0;
+    Where where{"", "", 0};
+};
+
+bool is_release(OpKind kind);
+bool is_acquisition(OpKind kind);
+bool can_block(OpKind kind);
+
+// Why a run ended before its tasks did.
+struct Failure {
+    enum class Kind : std::uint8_t { kNone, kBug, kNondeterminism };
+    Kind kind = Kind::kNone;
+    int task = -1;
+    std::string title, condition, object, file;
+    int line = 0;
+};
+
+// An operation as it happened; merged ones follow the one that had the turn.
+struct Event {
+    int task = 0;
+    bool has_turn = false;
+    Pending op;
+    std::uint64_t before = 0, after = 0;
+    std::vector<std::string> points;            // passed after it
+    std::vector<const void*> return_addresses;  // innermost first
+};
+
+// Makes some passages of named points wait.
+class PointRules {
+public:
+    PointRules() = default;
+    virtual ~PointRules() = default;
+    PointRules(const PointRules&) = delete;
+    PointRules& operator=(const PointRules&) = delete;
+
+    // Whether this arrival is one that waits; then the passage is an operation of its own.
+    virtual bool holds(const char* point, int task) = 0;
+    virtual bool is_open(const char* point, int task) = 0;
+    virtual void passed(const char* point, int task) = 0;
+};
+
+class Scheduler {
+public:
+    enum class Daemon : std::uint8_t { kNo, kYes };
+    enum class Merging : std::uint8_t { kOff, kOn };
+    enum class Hashing : std::uint8_t { kOff, kOn };
+    enum class Learning : std::uint8_t { kOff, kOn };
+    // kThreads: every task is an OS thread on the same stack, which sleeps while it is not its
+    // turn. For a debugger; slow, and its threads cannot be used for another run.
+    enum class BackEnd : std::uint8_t { kFibers, kThreads };
+
+    Scheduler();
+    ~Scheduler();
+    Scheduler(const Scheduler&) = delete;
+    Scheduler& operator=(const Scheduler&) = delete;
+
+    // --- a scenario
+
+    // Runs `build` with the world's memory, lets the threads it started run until they sleep, and
+    // takes the snapshot.
+    void set_up(const std::function<void()>& build);
+    // Within `build`: a task of the scenario. Returns its number.
+    int add_task(std::string name, Role role, std::string purpose, std::function<void()> body);
+    // Puts everything back, destroys and forgets it.
+    void tear_down(const std::function<void()>& destroy);
+
+    // Before set_up().
+    static void set_back_end(BackEnd back_end);
+    void set_merging(Merging merging) {
+        merging_ = merging == Merging::kOn;
+    }
+    // Clears dead stack memory after each step, so that equal states have equal stacks.
+    void set_hashing(Hashing hashing) {
+        hashing_ = hashing == Hashing::kOn;
+    }
+    // Looks out for statistics (see World::add_relaxed).
+    void set_learning(Learning learning) {
+        learning_ = learning == Learning::kOn;
+    }
+    // Null: points are no operations.
+    void set_point_rules(PointRules* rules) {
+        point_rules_ = rules;
+        points_matter = point_rules_ != nullptr || record_ != nullptr;
+    }
+
+    // --- one run
+
+    void begin();
+    // The tasks that can have the next turn, as bits. 0: the run is over.
+    [[nodiscard]] std::uint32_t enabled();
+    void step(int task);
+    // Runs a check as the set-up ran, after the last step.
+    void directly(const std::function<void()>& check);
+
+    [[nodiscard]] int nr_tasks() const {
+        return nr_tasks_;
+    }
+    // Visible operations done since begin(), merged ones too.
+    [[nodiscard]] std::uint64_t nr_operations() const {
+        return nr_operations_;
+    }
+    [[nodiscard]] const Pending& pending(int task) const;
+    [[nodiscard]] bool finished(int task) const;
+    [[nodiscard]] bool is_daemon(int task) const;
+    [[nodiscard]] const std::string& name(int task) const;
+    [[nodiscard]] const Task& task(int task) const;
+    [[nodiscard]] const std::string& purpose(int task) const;
+    [[nodiscard]] Role role(int task) const;
+    // What the task has seen since its start: another way to tell its state.
+    [[nodiscard]] std::uint64_t history(int task) const;
+    [[nodiscard]] const Failure& failure() const {
+        return failure_;
+    }
+    // Ends the run; does not return to a task.
+    void fail(const Failure& failure);
+
+    // Of the world and of where every task stands. Equal hashes: equal futures.
+    [[nodiscard]] std::uint64_t state_hash() const;
+    World& world() {
+        return world_;
+    }
+    // Null: off.
+    void record(std::vector<Event>* into) {
+        record_ = into;
+        points_matter = point_rules_ != nullptr || record_ != nullptr;
+        event_is_open_ = false;
+    }
+
+    // --- for the operations of model.h
+
+    // The running task, or main, waits until the operation can be done. False: the time was up.
+    bool block(const Pending& op, const Nanoseconds* timeout);
+    [[nodiscard]] Nanoseconds now() const {
+        return now_;
+    }
+    int spawn(std::string name, Role role, std::function<void()> body, Daemon daemon);
+    Task& current_task();
+
+private:
+    friend void before(OpKind, const void*, std::uint64_t, unsigned, const Where&);
+    friend void at_point(const char*, const Where&);
+    friend void relaxed_written(const void*, unsigned);
+
+    // Where a daemon sleeps at the snapshot.
+    struct SetUpState {
+        void* context = nullptr;
+        Pending pending;
+        std::uint64_t history = 0;
+        Nanoseconds deadline{0};
+        bool is_finished = false;
+    };
+
+    Fiber& at(int task) const {
+        return *fibers_[static_cast<std::size_t>(task)];
+    }
+    [[nodiscard]] bool can_run(const Fiber& fiber) const;
+    std::uint32_t pass_time();
+    void prepare(Fiber& fiber);
+    void resume(Fiber& fiber);
+    void order_after_all();
+    void save_daemons();
+    void restore_daemons();
+    void record_event(const Fiber& fiber, bool merged);
+    void close_event();
+
+    World world_;
+    std::array<Fiber*, kMaxTasks> fibers_{};
+    Fiber* main_;
+    Task* main_task_ = nullptr;  // of the world
+    int nr_tasks_ = 0;
+    int nr_set_up_ = 0;
+    std::vector<SetUpState> set_up_state_;
+    Nanoseconds set_up_now_{0};
+    Nanoseconds now_{0};
+    std::uint64_t nr_operations_ = 0;
+    bool in_set_up_ = false;
+    bool merging_ = false;
+    bool hashing_ = false;
+    bool learning_ = false;
+    Failure failure_;
+    PointRules* point_rules_ = nullptr;
+    std::vector<Event>* record_ = nullptr;
+    bool event_is_open_ = false;
+};
+
+Scheduler& scheduler();
+
+}  // namespace wbfat::sync::inline WBFAT_RT::sched

@@ -1,0 +1,438 @@
+// The arenas, the copy, and operator new.
+#include "cache/sync/world.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include <sys/mman.h>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+namespace wbfat::sync::inline WBFAT_RT::sched {
+
+namespace {
+
+// Where every sanitizer lets a program put things, each in its own way.
+#if defined(WBFAT_MODEL_TSAN)
+constexpr std::uintptr_t kBase = 0x20'0000'0000;
+#else
+constexpr std::uintptr_t kBase = 0x2000'0000'0000;
+#endif
+constexpr std::size_t kMainBytes = std::size_t{1} << 30;
+constexpr std::size_t kTaskBytes = std::size_t{16} << 20;
+constexpr std::size_t kGuardBytes = 64 << 10;  // between stacks, never readable
+constexpr std::size_t kStackStride = World::kStackBytes + kGuardBytes;
+constexpr std::uintptr_t kTasksAt = kBase + kMainBytes;
+constexpr std::uintptr_t kStacksAt = kTasksAt + kMaxTasks * kTaskBytes;
+constexpr std::uintptr_t kEnd = kStacksAt + kMaxTasks * kStackStride;
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kBlock = 64;
+constexpr std::size_t kUnit = 16;  // sizes and alignments
+
+// Before every piece of memory: where the arena got it and how long it is.
+struct alignas(kUnit) Header {
+    std::uint32_t size_class;
+    std::uint32_t arena;
+    std::byte* start;
+};
+static_assert(sizeof(Header) == kUnit);
+
+// Classes 1..64 are multiples of 16 bytes, beyond are powers of two.
+constexpr unsigned kSmallClasses = 64;
+constexpr unsigned kNrClasses = kSmallClasses + 32;
+
+unsigned class_of(std::size_t size) {
+    const std::size_t units = (size + kUnit - 1) / kUnit;
+    return units <= kSmallClasses
+               ? static_cast<unsigned>(units)
+               : kSmallClasses +
+                     static_cast<unsigned>(std::bit_width((size - 1) / (kSmallClasses * kUnit)));
+}
+std::size_t size_of_class(unsigned size_class) {
+    return size_class <= kSmallClasses ? size_class * kUnit
+                                       : (kSmallClasses * kUnit) << (size_class - kSmallClasses);
+}
+
+struct FreePiece {
+    FreePiece* next;
+};
+
+// At the start of its own memory, so that it is put back with it. All zero: empty.
+struct Arena {
+    std::size_t used;
+    std::array<FreePiece*, kNrClasses> free;
+};
+
+constexpr std::size_t kArenaStart = (sizeof(Arena) + kBlock - 1) / kBlock * kBlock;
+
+int allocating_for_task = -1;
+// The most each arena ever used; not part of the state.
+std::array<std::size_t, kMaxTasks + 1> peak{};
+
+std::uintptr_t arena_base(int number) {
+    return number == kMainTask ? kBase : kTasksAt + static_cast<std::size_t>(number) * kTaskBytes;
+}
+std::size_t arena_size(int number) {
+    return number == kMainTask ? kMainBytes : kTaskBytes;
+}
+Arena& arena(int number) {
+    return *reinterpret_cast<Arena*>(arena_base(number));
+}
+
+void* take(int number, std::size_t size, std::size_t alignment) {
+    Arena& from = arena(number);
+    const std::size_t slack = alignment > kUnit ? alignment : 0;
+    const unsigned size_class = class_of(std::max(size + slack, kUnit));
+    std::byte* start = nullptr;
+    if (FreePiece* const piece = from.free[size_class]) {
+        from.free[size_class] = piece->next;
+        start = reinterpret_cast<std::byte*>(piece) - sizeof(Header);
+    } else {
+        const std::size_t used = from.used != 0 ? from.used : kArenaStart;
+        const std::size_t end = used + sizeof(Header) + size_of_class(size_class);
+        if (end > arena_size(number)) {
+            return nullptr;
+        }
+        start = reinterpret_cast<std::byte*>(arena_base(number) + used);
+        from.used = end;
+        peak[static_cast<std::size_t>(number)] =
+            std::max(peak[static_cast<std::size_t>(number)], end);
+    }
+    auto at = reinterpret_cast<std::uintptr_t>(start) + sizeof(Header);
+    at = (at + alignment - 1) / alignment * alignment;
+    auto* const result = reinterpret_cast<std::byte*>(at);
+    *reinterpret_cast<Header*>(result - sizeof(Header)) = {
+        .size_class = size_class, .arena = static_cast<std::uint32_t>(number), .start = start};
+    return result;
+}
+
+bool in_arenas(const void* memory) {
+    const auto at = reinterpret_cast<std::uintptr_t>(memory);
+    return at >= kBase && at < kStacksAt;
+}
+
+void give_back(void* memory) {
+    const Header header =
+        *reinterpret_cast<Header*>(static_cast<std::byte*>(memory) - sizeof(Header));
+    auto* const piece = reinterpret_cast<FreePiece*>(header.start + sizeof(Header));
+    Arena& owner = arena(static_cast<int>(header.arena));
+    piece->next = owner.free[header.size_class];
+    owner.free[header.size_class] = piece;
+}
+
+std::vector<bool> resident_pages(std::byte* start, std::size_t nr_pages) {
+    std::vector<unsigned char> answer(nr_pages);
+    if (mincore(start, nr_pages * kPage, answer.data()) != 0) {
+        return std::vector<bool>(nr_pages, true);
+    }
+    std::vector<bool> resident(nr_pages);
+    for (std::size_t i = 0; i < nr_pages; ++i) {
+        resident[i] = (answer[i] & 1) != 0;
+    }
+    return resident;
+}
+
+std::byte* round_down(std::byte* at, std::size_t to) {
+    return reinterpret_cast<std::byte*>(reinterpret_cast<std::uintptr_t>(at) / to * to);
+}
+
+struct GlobalEntry {
+    void* object;
+    std::size_t size_bytes;
+};
+// Filled by constructors, most of them before main.
+std::array<GlobalEntry, 16> registered{};
+std::size_t nr_registered = 0;
+
+}  // namespace
+
+void register_global(void* object, std::size_t size_bytes) {
+    if (nr_registered < registered.size()) {
+        registered[nr_registered++] = {object, size_bytes};
+    } else {
+        std::abort();
+    }
+}
+
+World::World() {
+    void* const base =
+        mmap(reinterpret_cast<void*>(kBase), kEnd - kBase, PROT_READ | PROT_WRITE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (base != reinterpret_cast<void*>(kBase)) {
+        std::abort();
+    }
+    for (std::size_t i = 0; i < kMaxTasks; ++i) {
+        mprotect(reinterpret_cast<void*>(kStacksAt + i * kStackStride), kGuardBytes, PROT_NONE);
+    }
+}
+
+void World::allocate_for(int task) {
+    allocating_for_task = task;
+}
+int World::allocating_for() {
+    return allocating_for_task;
+}
+
+std::byte* World::stack(int task) const {
+    return reinterpret_cast<std::byte*>(kStacksAt + static_cast<std::size_t>(task) * kStackStride +
+                                        kGuardBytes);
+}
+
+bool World::is_global(const void* object) {
+    const auto* const at = static_cast<const std::byte*>(object);
+    for (std::size_t i = 0; i < nr_registered; ++i) {
+        const auto* const start = static_cast<const std::byte*>(registered[i].object);
+        if (at >= start && at < start + registered[i].size_bytes) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void World::add_relaxed(const void* object, unsigned) {
+    auto* const at = static_cast<std::byte*>(const_cast<void*>(object));
+    if (relaxed_.insert(round_down(at, sizeof(std::uint64_t))).second) {
+        found_new_ = true;
+    }
+}
+
+void World::add_stack_part(std::byte* from, std::byte* to) {
+    stack_parts_.push_back({from, to});
+}
+
+void World::clear() {
+    for (int i = 0; i <= kMaxTasks; ++i) {
+        std::size_t& used = peak[static_cast<std::size_t>(i)];
+        if (used != 0) {
+            madvise(reinterpret_cast<void*>(arena_base(i)), (used + kPage - 1) / kPage * kPage,
+                    MADV_DONTNEED);
+            used = 0;
+        }
+    }
+    stack_parts_.clear();
+    saved_.clear();
+    blocks_.clear();
+    relaxed_.clear();
+    copies_.clear();
+    hashed_.clear();
+}
+
+std::vector<World::Range> World::regions() const {
+    std::vector<Range> all = stack_parts_;
+    for (std::size_t i = 0; i < nr_registered; ++i) {
+        auto* const start = static_cast<std::byte*>(registered[i].object);
+        all.push_back({start, start + registered[i].size_bytes});
+    }
+    for (int i = 0; i <= kMaxTasks; ++i) {
+        if (const std::size_t used = peak[static_cast<std::size_t>(i)]) {
+            auto* const start = reinterpret_cast<std::byte*>(arena_base(i));
+            all.push_back({start, start + used});
+        }
+    }
+    return all;
+}
+
+void World::snapshot() {
+    saved_.clear();
+    blocks_.clear();
+    relaxed_.clear();
+    for (const Range& region : regions()) {
+        std::byte* const first = round_down(region.start, kPage);
+        const auto nr_pages = static_cast<std::size_t>(region.end - first + kPage - 1) / kPage;
+        const std::vector<bool> resident = resident_pages(first, nr_pages);
+        for (std::size_t i = 0; i < nr_pages; ++i) {
+            std::byte* const from = std::max(region.start, first + i * kPage);
+            std::byte* const to = std::min(region.end, first + (i + 1) * kPage);
+            if (resident[i]) {
+                saved_.push_back({from, std::vector<std::byte>(from, to)});
+            }
+        }
+    }
+    std::sort(saved_.begin(), saved_.end(),
+              [](const Saved& a, const Saved& b) { return a.at < b.at; });
+    rebuild();
+}
+
+void World::compare(std::byte* at, const std::byte* saved, std::size_t size_bytes) {
+    static constexpr std::array<std::byte, kBlock> kZeros{};
+    for (std::size_t done = 0; done < size_bytes;) {
+        std::byte* const block = at + done;
+        const auto offset = static_cast<std::size_t>(block - round_down(block, kBlock));
+        const std::size_t length = std::min(kBlock - offset, size_bytes - done);
+        const std::byte* const was = saved != nullptr ? saved + done : kZeros.data();
+        if (std::memcmp(block, was, length) != 0 &&
+            blocks_.insert(round_down(block, kBlock)).second) {
+            found_new_ = true;
+        }
+        done += length;
+    }
+}
+
+bool World::learn() {
+    const Outside outside;
+    found_new_ = false;
+    for (const Range& region : regions()) {
+        std::byte* const first = round_down(region.start, kPage);
+        const auto nr_pages = static_cast<std::size_t>(region.end - first + kPage - 1) / kPage;
+        const std::vector<bool> resident = resident_pages(first, nr_pages);
+        for (std::size_t i = 0; i < nr_pages; ++i) {
+            if (!resident[i]) {
+                continue;
+            }
+            std::byte* const from = std::max(region.start, first + i * kPage);
+            std::byte* const to = std::min(region.end, first + (i + 1) * kPage);
+            const auto found = std::lower_bound(
+                saved_.begin(), saved_.end(), from,
+                [](const Saved& saved, const std::byte* where) { return saved.at < where; });
+            const bool known = found != saved_.end() && found->at == from;
+            const std::size_t size = static_cast<std::size_t>(to - from);
+            const std::size_t saved_size = known ? std::min(found->bytes.size(), size) : 0;
+            compare(from, known ? found->bytes.data() : nullptr, known ? saved_size : size);
+            if (known && size > saved_size) {
+                compare(from + saved_size, nullptr, size - saved_size);
+            }
+        }
+    }
+    if (found_new_) {
+        rebuild();
+    }
+    return found_new_;
+}
+
+void World::rebuild() {
+    copies_.clear();
+    hashed_.clear();
+    std::vector<Range> all = regions();
+    std::sort(all.begin(), all.end(),
+              [](const Range& a, const Range& b) { return a.start < b.start; });
+    for (const Range& region : all) {
+        for (auto block = blocks_.lower_bound(round_down(region.start, kBlock));
+             block != blocks_.end() && *block < region.end; ++block) {
+            std::byte* const from = std::max(*block, region.start);
+            std::byte* const to = std::min(*block + kBlock, region.end);
+            const auto size = static_cast<std::size_t>(to - from);
+            std::vector<std::byte> bytes(size);
+            const auto after = std::upper_bound(
+                saved_.begin(), saved_.end(), from,
+                [](const std::byte* where, const Saved& saved) { return where < saved.at; });
+            if (after != saved_.begin()) {
+                const Saved& saved = *std::prev(after);
+                const auto offset = static_cast<std::size_t>(from - saved.at);
+                if (offset < saved.bytes.size()) {
+                    std::memcpy(bytes.data(), saved.bytes.data() + offset,
+                                std::min(size, saved.bytes.size() - offset));
+                }
+            }
+            if (!copies_.empty() && copies_.back().to + copies_.back().bytes.size() == from) {
+                copies_.back().bytes.insert(copies_.back().bytes.end(), bytes.begin(), bytes.end());
+            } else {
+                copies_.push_back({from, std::move(bytes)});
+            }
+        }
+    }
+    for (const Copy& copy : copies_) {
+        std::byte* start = copy.to;
+        std::byte* const end = copy.to + copy.bytes.size();
+        for (auto word = relaxed_.lower_bound(start); word != relaxed_.end() && *word < end;
+             ++word) {
+            if (*word > start) {
+                hashed_.push_back({start, *word});
+            }
+            start = *word + sizeof(std::uint64_t);
+        }
+        if (start < end) {
+            hashed_.push_back({start, end});
+        }
+    }
+}
+
+void World::restore() {
+    for (const Copy& copy : copies_) {
+        std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+    }
+}
+
+std::uint64_t World::hash() const {
+    std::uint64_t hash = 0;
+    for (const Range& range : hashed_) {
+        hash = XXH3_64bits_withSeed(range.start, static_cast<std::size_t>(range.end - range.start),
+                                    hash);
+    }
+    return hash;
+}
+
+std::size_t World::changing_bytes() const {
+    std::size_t size = 0;
+    for (const Copy& copy : copies_) {
+        size += copy.bytes.size();
+    }
+    return size;
+}
+
+}  // namespace wbfat::sync::inline WBFAT_RT::sched
+
+namespace {
+
+namespace sched = wbfat::sync::sched;
+
+void* allocate(std::size_t size, std::size_t alignment) noexcept {
+    if (sched::allocating_for_task >= 0) {
+        return sched::take(sched::allocating_for_task, size, alignment);
+    }
+    return alignment <= alignof(std::max_align_t)
+               ? std::malloc(size)
+               : std::aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+void* allocate_or_throw(std::size_t size, std::size_t alignment) {
+    if (void* const memory = allocate(size, alignment)) {
+        return memory;
+    }
+    throw std::bad_alloc();
+}
+
+void release(void* memory) noexcept {
+    if (memory == nullptr) {
+        return;
+    }
+    if (sched::in_arenas(memory)) {
+        sched::give_back(memory);
+    } else {
+        std::free(memory);
+    }
+}
+
+}  // namespace
+
+void* operator new(std::size_t size) {
+    return allocate_or_throw(size, alignof(std::max_align_t));
+}
+void* operator new(std::size_t size, std::align_val_t alignment) {
+    return allocate_or_throw(size, static_cast<std::size_t>(alignment));
+}
+void* operator new(std::size_t size, const std::nothrow_t&) noexcept {
+    return allocate(size, alignof(std::max_align_t));
+}
+void* operator new(std::size_t size, std::align_val_t alignment, const std::nothrow_t&) noexcept {
+    return allocate(size, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+    release(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+    release(memory);
+}

@@ -1,0 +1,103 @@
+// The memory that a run may change, and how it is put back.
+//
+// While a scenario is set up and while its tasks run, operator new takes from an arena at a fixed
+// address (world.cc replaces it for the whole program; everybody else gets malloc). So every object
+// has the same address in every run, and a copy of the arena is a copy of the state: no object
+// needs to know how to save, restore or hash itself.
+//
+// Copying all of it for every run would cost too much, so the world learns which blocks of 64 bytes
+// runs change, by comparing everything with the copy, and from then on puts back and hashes only
+// these. learn() is called while an exploration warms up, now and then, and at its end; an
+// exploration during which it found something new starts again.
+//
+// Each task allocates from an arena of its own, so that addresses do not depend on the schedule.
+//
+// Differs from an allocator: nothing is thread safe; one OS thread runs at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "cache/sync/model.h"
+
+namespace wbfat::sync::inline WBFAT_RT::sched {
+
+inline constexpr int kMaxTasks = 16;
+inline constexpr int kMainTask = kMaxTasks;  // its number where arenas are counted
+
+class World {
+public:
+    World();
+    ~World() = default;
+    World(const World&) = delete;
+    World& operator=(const World&) = delete;
+
+    // Whose memory operator new gives out: a task, kMainTask, or -1: malloc's.
+    static void allocate_for(int task);
+    static int allocating_for();
+    // Ignores what the world may be at: the scheduler's own containers.
+    class Outside {
+    public:
+        Outside() : before_(allocating_for()) {
+            allocate_for(-1);
+        }
+        ~Outside() {
+            allocate_for(before_);
+        }
+        Outside(const Outside&) = delete;
+        Outside& operator=(const Outside&) = delete;
+
+    private:
+        int before_;
+    };
+
+    // The stack of a task: [base, base + kStackBytes), growing down.
+    static constexpr std::size_t kStackBytes = 256 << 10;
+    std::byte* stack(int task) const;
+
+    // Whether it lies in static storage that runs change.
+    static bool is_global(const void* object);
+    // Statistics: put back, but no part of the state.
+    void add_relaxed(const void* object, unsigned size_bytes);
+    // A part of a stack that belongs to the state at the snapshot: of a task that sleeps there.
+    void add_stack_part(std::byte* from, std::byte* to);
+
+    // Empties the arenas. Whatever lay there is gone without being destroyed.
+    void clear();
+    void snapshot();
+    // Compares everything with the snapshot. True if blocks were found changed that were not known.
+    bool learn();
+    void restore();
+    std::uint64_t hash() const;
+    [[nodiscard]] std::size_t changing_bytes() const;
+
+private:
+    struct Range {
+        std::byte* start;
+        std::byte* end;
+    };
+    // A page of 4 KiB, or a part of one, as it was.
+    struct Saved {
+        std::byte* at;
+        std::vector<std::byte> bytes;
+    };
+    std::vector<Range> regions() const;
+    void compare(std::byte* at, const std::byte* saved, std::size_t size_bytes);
+    void rebuild();
+
+    std::vector<Range> stack_parts_;
+    std::vector<Saved> saved_;
+    std::set<std::byte*> blocks_;   // known to change
+    std::set<std::byte*> relaxed_;  // words, by address rounded down to 8
+    struct Copy {
+        std::byte* to;
+        std::vector<std::byte> bytes;
+    };
+    std::vector<Copy> copies_;
+    std::vector<Range> hashed_;
+    bool found_new_ = false;
+};
+
+}  // namespace wbfat::sync::inline WBFAT_RT::sched

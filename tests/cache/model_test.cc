@@ -1,0 +1,283 @@
+// The scheduler of the explorer: steps, blocking, the world put back, time.
+//
+// Method: two or three tasks over bare sync:: objects, and all their schedules by a search of a few
+// lines.
+#include <bit>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "cache/sync/scheduler.h"
+#include "cache/sync/sync.h"
+
+namespace wbfat::sync::inline WBFAT_RT {
+namespace {
+
+using sched::Scheduler;
+
+// Sets up once, runs every schedule, and counts how the runs end.
+class ModelTest : public ::testing::Test {
+protected:
+    void set_up(const std::function<void()>& build) {
+        scheduler_.set_merging(Scheduler::Merging::kOff);
+        scheduler_.set_up(build);
+        is_set_up_ = true;
+    }
+    ~ModelTest() override {
+        if (is_set_up_) {
+            scheduler_.tear_down([] {});
+        }
+    }
+
+    static int task(const std::string& name, std::function<void()> body) {
+        return sched::scheduler().add_task(name, Role::kOther, "", std::move(body));
+    }
+
+    // `ending` is asked after each run; "stuck" is counted where tasks are left.
+    std::map<std::string, int> all_schedules(const std::function<std::string()>& ending) {
+        struct Fork {
+            std::uint32_t left;
+            int chosen;
+        };
+        std::map<std::string, int> endings;
+        std::vector<Fork> path;
+        do {
+            scheduler_.begin();
+            std::size_t depth = 0;
+            for (std::uint32_t able = scheduler_.enabled(); able != 0;
+                 able = scheduler_.enabled()) {
+                if (depth == path.size()) {
+                    path.push_back({able & (able - 1), std::countr_zero(able)});
+                }
+                scheduler_.step(path[depth++].chosen);
+                scheduler_.world().learn();
+            }
+            bool stuck = false;
+            for (int i = 0; i < scheduler_.nr_tasks(); ++i) {
+                stuck = stuck || (!scheduler_.finished(i) && !scheduler_.is_daemon(i));
+            }
+            ++endings[stuck ? "stuck" : ending()];
+            while (!path.empty() && path.back().left == 0) {
+                path.pop_back();
+            }
+            if (!path.empty()) {
+                Fork& fork = path.back();
+                fork.chosen = std::countr_zero(fork.left);
+                fork.left &= fork.left - 1;
+            }
+        } while (!path.empty());
+        return endings;
+    }
+
+    Scheduler& scheduler_ = sched::scheduler();
+    bool is_set_up_ = false;
+};
+
+using Endings = std::map<std::string, int>;
+
+struct Counter {
+    Atomic<int> value{0};
+    Mutex mutex;
+    void add_in_two_steps() {
+        const int seen = value.load();
+        value.store(seen + 1);
+    }
+};
+
+TEST_F(ModelTest, SeesEveryInterleavingOfALostUpdate) {
+    Counter* counter = nullptr;
+    set_up([&] {
+        counter = new Counter;
+        task("a", [=] { counter->add_in_two_steps(); });
+        task("b", [=] { counter->add_in_two_steps(); });
+    });
+    // Two operations each: 6 interleavings, and only the two serial ones keep both updates.
+    EXPECT_EQ(all_schedules([&] { return std::to_string(counter->value.peek()); }),
+              (Endings{{"1", 4}, {"2", 2}}));
+}
+
+TEST_F(ModelTest, KeepsTasksOutOfATakenMutex) {
+    Counter* counter = nullptr;
+    set_up([&] {
+        counter = new Counter;
+        for (const char* name : {"a", "b"}) {
+            task(name, [=] {
+                const MutexLock lock(counter->mutex);
+                counter->add_in_two_steps();
+            });
+        }
+    });
+    const Endings endings = all_schedules([&] { return std::to_string(counter->value.peek()); });
+    EXPECT_EQ(endings.size(), 1U);
+    EXPECT_EQ(endings.begin()->first, "2");
+}
+
+TEST_F(ModelTest, TellsADeadlockFromAnEnd) {
+    struct TwoLocks {
+        Mutex first, second;
+    };
+    set_up([&] {
+        auto* const locks = new TwoLocks;
+        task("a", [=] {
+            const MutexLock one(locks->first);
+            const MutexLock two(locks->second);
+        });
+        task("b", [=] {
+            const MutexLock two(locks->second);
+            const MutexLock one(locks->first);
+        });
+    });
+    const Endings endings = all_schedules([] { return std::string("done"); });
+    EXPECT_GT(endings.at("stuck"), 0);
+    EXPECT_GT(endings.at("done"), 0);
+}
+
+TEST_F(ModelTest, WakesWhoWasNotifiedAfterItWaited) {
+    struct Shared {
+        Mutex mutex;
+        CondVar changed;
+        bool ready = false;
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("waiter", [=] {
+            MutexLock lock(shared->mutex);
+            while (!shared->ready) {
+                shared->changed.wait(lock);
+            }
+        });
+        task("notifier", [=] {
+            const MutexLock lock(shared->mutex);
+            shared->ready = true;
+            shared->changed.notify_one();
+        });
+    });
+    const Endings endings = all_schedules([] { return std::string("done"); });
+    EXPECT_EQ(endings.count("stuck"), 0U);
+}
+
+TEST_F(ModelTest, LosesAWakeUpThatComesBeforeTheWait) {
+    struct Shared {
+        Mutex mutex;
+        CondVar changed;
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("waiter", [=] {
+            MutexLock lock(shared->mutex);
+            shared->changed.wait(lock);
+        });
+        task("notifier", [=] { shared->changed.notify_one(); });
+    });
+    const Endings endings = all_schedules([] { return std::string("done"); });
+    EXPECT_GT(endings.at("stuck"), 0);
+    EXPECT_GT(endings.at("done"), 0);
+}
+
+TEST_F(ModelTest, KeepsAnUnparkForTheNextPark) {
+    struct Shared {
+        Parker parker;
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("sleeper", [=] { shared->parker.park(); });
+        task("waker", [=] { shared->parker.unpark(); });
+    });
+    EXPECT_EQ(all_schedules([] { return std::string("done"); }).count("stuck"), 0U);
+}
+
+TEST_F(ModelTest, LetsTimePassOnlyWhenNobodyCanRun) {
+    struct Shared {
+        Parker parker;
+        Atomic<int> steps{0};
+        bool in_time = true;
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        task("sleeper",
+             [=] { shared->in_time = shared->parker.park_for(std::chrono::seconds(5)); });
+        task("worker", [=] {
+            shared->steps.store(1);
+            shared->steps.store(2);
+        });
+    });
+    EXPECT_EQ(all_schedules([&] {
+                  return std::string(shared->in_time ? "woken" : "timed out") +
+                         std::to_string(shared->steps.peek());
+              }),
+              (Endings{{"timed out2", 1}}));
+}
+
+TEST_F(ModelTest, PutsTheHeapBackBetweenRuns) {
+    struct Shared {
+        Atomic<int> turns{0};
+        std::vector<int> order;
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        for (const int number : {1, 2}) {
+            task(std::to_string(number), [=] {
+                shared->turns.fetch_add(1);
+                shared->order.push_back(number);
+            });
+        }
+    });
+    EXPECT_EQ(all_schedules([&] {
+                  std::string text;
+                  for (const int number : shared->order) {
+                      text += std::to_string(number);
+                  }
+                  return text;
+              }),
+              (Endings{{"12", 1}, {"21", 1}}));
+}
+
+TEST_F(ModelTest, MergesAReleaseAndWhatFollowsAnAcquisition) {
+    Counter* counter = nullptr;
+    set_up([&] {
+        counter = new Counter;
+        for (const char* name : {"a", "b"}) {
+            task(name, [=] {
+                const MutexLock lock(counter->mutex);
+                counter->value.fetch_add(1);
+            });
+        }
+    });
+    scheduler_.set_merging(Scheduler::Merging::kOn);
+    // Each task is one step now.
+    EXPECT_EQ(all_schedules([&] { return std::to_string(counter->value.peek()); }),
+              (Endings{{"2", 2}}));
+    scheduler_.set_merging(Scheduler::Merging::kOff);
+}
+
+TEST_F(ModelTest, GivesEqualStatesEqualHashes) {
+    Counter* counter = nullptr;
+    set_up([&] {
+        counter = new Counter;
+        for (const char* name : {"a", "b"}) {
+            task(name, [=] { counter->value.fetch_add(1); });
+        }
+    });
+    all_schedules([] { return std::string(); });  // learns
+    scheduler_.set_hashing(Scheduler::Hashing::kOn);
+    std::vector<std::uint64_t> ends;
+    for (const int first : {0, 1}) {
+        scheduler_.begin();
+        const std::uint64_t start = scheduler_.state_hash();
+        scheduler_.step(first);
+        EXPECT_NE(scheduler_.state_hash(), start);
+        scheduler_.step(1 - first);
+        ends.push_back(scheduler_.state_hash());
+    }
+    scheduler_.set_hashing(Scheduler::Hashing::kOff);
+    EXPECT_EQ(ends[0], ends[1]);
+}
+
+}  // namespace
+}  // namespace wbfat::sync::inline WBFAT_RT
