@@ -130,9 +130,11 @@ struct Result {
 Result explore(const Options& options);
 
 // Runs one schedule and writes it down. `schedule` may stop early: the rest is run without
-// preemption. Uses options.scenario, .parameters, .protocol and .order.
+// preemption; a turn that its task cannot take is left out. Uses options.scenario, .parameters,
+// .protocol and .order.
 RunRecord replay(const Options& options, const std::string& schedule);
-// The same schedule on one OS thread per task, gated one at a time: for a debugger.
+// The same schedule on one OS thread per task, gated one at a time: for a debugger. The last
+// exploration of a process: its threads stay where they stopped.
 RunRecord replay_on_threads(const Options& options, const std::string& schedule);
 // The share of continuations that fail, before the first step and after each of the run; exact.
 // Empty when the scenario is too big for the limits of `options`.

@@ -1,0 +1,134 @@
+// The searches on the real functions of the cache: what they find, and that they agree.
+//
+// Method: small scenarios, every search to its end; counts are exact because nothing here depends
+// on time.
+#include <set>
+#include <string>
+
+#include <gtest/gtest.h>
+
+#include "tools/explore/explore.h"
+
+namespace wbfat::explore {
+namespace {
+
+Options scenario(const std::string& name, const std::string& protocol) {
+    Options options;
+    options.scenario = name;
+    options.protocol = protocol;
+    return options;
+}
+
+std::set<std::string> outcomes(Options options, Method method) {
+    options.method = method;
+    options.stop_at_first = false;
+    const Result result = explore(options);
+    EXPECT_TRUE(result.complete) << to_string(method);
+    std::set<std::string> all;
+    for (const auto& [outcome, count] : result.outcomes) {
+        all.insert(outcome);
+    }
+    return all;
+}
+
+// "A10 B28 C25" -> "ABC"
+std::string order_of(const std::string& schedule) {
+    std::string tasks;
+    for (const char c : schedule) {
+        if (c >= 'A' && c <= 'Z') {
+            tasks += c;
+        }
+    }
+    return tasks;
+}
+
+TEST(ExploreMailTest, IsFoundWithOnePreemptionInTheOrderOfTheMail) {
+    for (const char* protocol : {"5.9", "5.10"}) {
+        Options options = scenario("mail", protocol);
+        options.method = Method::kBound;
+        const Result result = explore(options);
+        EXPECT_EQ(result.verdict, Verdict::kAssertion) << protocol;
+        ASSERT_TRUE(result.failure.has_value()) << protocol;
+        EXPECT_EQ(result.minimal_preemptions, 1U);
+        EXPECT_EQ(order_of(result.failure->schedule), "ABCAC") << result.failure->schedule;
+        EXPECT_NE(result.failure->failure.title.find("bug_on_writeback"), std::string::npos)
+            << result.failure->failure.title;
+    }
+}
+
+TEST(ExploreMailTest, IsProvedAbsentFromTheNewestProtocol) {
+    Options options = scenario("mail", "6.8");
+    options.method = Method::kStateful;
+    const Result result = explore(options);
+    EXPECT_EQ(result.verdict, Verdict::kOk);
+    EXPECT_TRUE(result.complete);
+    EXPECT_GT(result.searches.front().states, 1000U);
+}
+
+TEST(ExploreMailTest, NeedsAnIfAndALateWake) {
+    // With one atomic operation that clears and tells of waiters, nobody who comes later is woken.
+    Options options = scenario("mail", "6.8,wait=if");
+    options.method = Method::kStateful;
+    EXPECT_EQ(explore(options).verdict, Verdict::kOk);
+    // Unless somebody sleeps for the page lock: PG_waiters is one bit for both.
+    options.parameters["lock_contention"] = 1;
+    EXPECT_EQ(explore(options).verdict, Verdict::kAssertion);
+}
+
+TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {
+    Options options = scenario("mail", "5.9");
+    options.method = Method::kBound;
+    const Result result = explore(options);
+    ASSERT_TRUE(result.failure.has_value());
+    const RunRecord run = replay(options, result.failure->schedule);
+    EXPECT_EQ(run.failure.verdict, Verdict::kAssertion);
+    EXPECT_EQ(run.schedule, result.failure->schedule);
+    EXPECT_EQ(run.preemptions, 1U);
+    ASSERT_EQ(run.pages.size(), 1U);
+    EXPECT_EQ(run.steps.back().task, run.failure.task);
+}
+
+TEST(ExploreReplayTest, FollowsAScheduleUnderAnotherProtocolAsFarAsItGoes) {
+    Options options = scenario("mail", "5.9");
+    options.method = Method::kBound;
+    const Result result = explore(options);
+    ASSERT_TRUE(result.failure.has_value());
+    EXPECT_EQ(replay(scenario("mail", "6.8"), result.failure->schedule).failure.verdict,
+              Verdict::kOk);
+}
+
+TEST(ExploreAgreementTest, EveryStateAndEveryTraceEndTheSameWays) {
+    Options locks = scenario("lock-handoff", "");
+    locks.parameters["cpus"] = 2;
+    EXPECT_EQ(outcomes(locks, Method::kStateful), outcomes(locks, Method::kDpor));
+}
+
+TEST(ExploreKillableTest, AKilledSleeperHandsItsWakeUpOn) {
+    Options options = scenario("killable", "");
+    options.method = Method::kStateful;
+    const Result result = explore(options);
+    EXPECT_EQ(result.verdict, Verdict::kOk)
+        << (result.failure.has_value() ? result.failure->schedule : "");
+    EXPECT_TRUE(result.complete);
+}
+
+TEST(ExploreUsageTest, NamesWhatWouldBeRight) {
+    const auto message = [](const Options& options) -> std::string {
+        try {
+            explore(options);
+        } catch (const UsageError& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_NE(message(scenario("nail", "")).find("mail"), std::string::npos);
+    EXPECT_NE(message(scenario("mail", "7.0")), "");
+    Options options = scenario("mail", "");
+    options.parameters["cpus"] = 99;
+    EXPECT_NE(message(options).find("must be 3 to"), std::string::npos);
+    EXPECT_THROW(replay(scenario("mail", ""), "Q7"), UsageError);
+    EXPECT_THROW(replay(scenario("mail", ""), "A"), UsageError);
+}
+
+}  // namespace
+}  // namespace wbfat::explore

@@ -1,0 +1,15 @@
+// All scenarios, one function a file.
+#pragma once
+
+#include "tools/explore/scenario.h"
+
+namespace wbfat::explore {
+
+ScenarioEntry mail_scenario();
+ScenarioEntry two_waiters_scenario();
+ScenarioEntry lock_fairness_scenario();
+ScenarioEntry killable_scenario();
+ScenarioEntry redirty_scenario();
+ScenarioEntry fsync_fsync_scenario();
+
+}  // namespace wbfat::explore

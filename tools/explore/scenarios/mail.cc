@@ -1,0 +1,88 @@
+// The mail: a wake-up that belongs to an earlier writeback of the same page.
+//
+//   CPU1 ends the first writeback of the page. CPU2 writes the page again as soon as that has
+//   ended, and dirties it once more while the second write is in flight. CPU3 is an integrity
+//   writer: it waits for the page under the page lock, and asserts that it is not under writeback.
+//   IO ends what CPU2 started.
+//
+// With lock_contention=0 CPU3 comes after CPU2 has unlocked the page, as in the mail, so that
+// nobody ever waits for the page lock. With 1 it may come at any time; a sleeper for the page lock
+// sets PG_waiters too, which is a second way to the same end.
+//
+// Source: Linux c2407cf7d22d; writeback-protocol.md 9.1 and 13.
+#include "cache/page_lock.h"
+
+#include "tools/explore/scenarios/catalogue.h"
+#include "tools/explore/scenarios/page_bed.h"
+
+namespace wbfat::explore {
+
+namespace {
+
+class Mail final : public PageBed {
+public:
+    explicit Mail(const Parameters& parameters)
+        : extra_writers_(parameters["cpus"] - 3),
+          lock_contention_(parameters["lock_contention"] != 0) {}
+
+    void set_up() override {
+        make_cache();
+        add_page(0, Start::kWritebackAndDirty);
+        task("CPU1", sync::Role::kCompletion, "ends the first writeback",
+             [this] { cache::end_page_writeback(page()); });
+        task("CPU2", sync::Role::kFlusher, "starts the second writeback",
+             [this] { write_again(); });
+        task("CPU3", sync::Role::kSyncWriter, "writes and waits for integrity", [this] {
+            if (!lock_contention_) {
+                unlocked_.park();
+            }
+            write_pages(cache::WB_SYNC_ALL);
+        });
+        task("IO", sync::Role::kCompletion, "ends the second writeback", [this] {
+            submitted_.park();
+            if (started_) {
+                cache::end_page_writeback(page());
+            }
+        });
+        for (unsigned i = 0; i < extra_writers_; ++i) {
+            task("CPU" + std::to_string(4 + i), sync::Role::kSyncWriter,
+                 "writes and waits for integrity too", [this] { write_pages(cache::WB_SYNC_ALL); });
+        }
+    }
+
+private:
+    void write_again() {
+        cache::lock_page(page());
+        started_ = !cache::page_test(page(), cache::PG_writeback) &&
+                   cache::clear_page_dirty_for_io(page()) != 0;
+        if (started_) {
+            cache::set_page_writeback(page());
+            cache::set_page_dirty(page());
+        }
+        cache::unlock_page(page());
+        submitted_.unpark();
+        unlocked_.unpark();
+    }
+
+    const unsigned extra_writers_;
+    const bool lock_contention_;
+    bool started_ = false;
+    sync::Parker submitted_, unlocked_;
+};
+
+}  // namespace
+
+ScenarioEntry mail_scenario() {
+    return {
+        .info = {.name = "mail",
+                 .summary = "a late wake-up of the first writeback meets the second",
+                 .parameters = {{"cpus", "with one more integrity writer each beyond 3", 3, 3, 6},
+                                {"lock_contention", "whether CPU3 may wait for the page lock", 0, 0,
+                                 1}},
+                 .is_big = false},
+        .make = [](const Parameters& parameters) -> std::unique_ptr<Scenario> {
+            return std::make_unique<Mail>(parameters);
+        }};
+}
+
+}  // namespace wbfat::explore

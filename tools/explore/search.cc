@@ -1,0 +1,90 @@
+// What all searches share.
+#include "tools/explore/search.h"
+
+#include <algorithm>
+
+namespace wbfat::explore {
+
+namespace {
+
+// Runs between two looks at the clock.
+constexpr std::uint64_t kRunsPerLook = 64;
+constexpr std::chrono::milliseconds kReportEvery{200};
+
+}  // namespace
+
+Search::Search(Session& in, Method method, std::chrono::steady_clock::time_point deadline)
+    : session(in), deadline_(deadline), next_report_(start_ + kReportEvery) {
+    result.method = method;
+}
+
+bool Search::may_go_on() {
+    if (!result.stopped_by.empty()) {
+        return false;
+    }
+    if (result.executions >= session.options().max_executions) {
+        result.stopped_by = "executions";
+    }
+    if (result.memory_bytes > session.options().memory_limit_bytes) {
+        result.stopped_by = "memory";
+    }
+    if (result.executions % kRunsPerLook != 0) {
+        return result.stopped_by.empty();
+    }
+    const auto now = std::chrono::steady_clock::now();
+    result.elapsed = now - start_;
+    if (now >= deadline_) {
+        result.stopped_by = "time";
+    } else if (now >= next_report_ && session.options().progress) {
+        next_report_ = now + kReportEvery;
+        const Progress progress{.method = result.method,
+                                .bound = result.bound,
+                                .executions = result.executions,
+                                .states = result.states,
+                                .estimate = estimate,
+                                .elapsed = result.elapsed,
+                                .memory_bytes = result.memory_bytes,
+                                .found = found.has_value()};
+        if (!session.options().progress(progress)) {
+            result.stopped_by = "user";
+        }
+    }
+    return result.stopped_by.empty();
+}
+
+Verdict Search::ended(const std::vector<Turn>& turns, bool merged) {
+    ++result.executions;
+    const Verdict verdict = session.verdict();
+    ++outcomes[session.outcome(verdict)];
+    if (verdict == Verdict::kOk) {
+        return verdict;
+    }
+    ++result.failures;
+    if (!found.has_value()) {
+        found = Counterexample{.verdict = verdict,
+                               .turns = turns,
+                               .merged = merged,
+                               .execution = result.executions,
+                               .preemptions = 0};
+    }
+    if (session.options().stop_at_first) {
+        result.stopped_by = "found";
+    }
+    return verdict;
+}
+
+void Search::nondeterministic(const std::vector<Turn>& turns, std::size_t step) {
+    if (!session.learned_enough()) {
+        result.stopped_by = kStoppedToLearn;
+        return;
+    }
+    ++result.failures;
+    found = Counterexample{.verdict = Verdict::kNondeterminism,
+                           .turns = turns,
+                           .merged = true,
+                           .execution = result.executions,
+                           .preemptions = static_cast<unsigned>(step)};
+    result.stopped_by = "nondeterminism";
+}
+
+}  // namespace wbfat::explore
