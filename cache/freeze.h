@@ -7,8 +7,7 @@
 // it has submitted drains.
 //
 // Invariants
-//   - Z1. A pass is the outermost thing its thread holds: no lock, no page, no other pass.
-//   Otherwise
+//   - Z1. A pass is the outermost thing its thread holds: no lock, no page, no other pass. Else
 //     somebody inside could wait for what is held in front of the gate, and the gate never drains.
 //   - Z2. Threads that work in the background for those inside pass the background gate, which is
 //     closed when nobody is inside any more; Z1 holds for it too. The flusher is paused instead,

@@ -7,10 +7,9 @@
 // Invariants
 //   - S1. Only root and the owner are ever listened to: the socket's mode says so, and its peer's
 //     credentials are looked at before the first byte.
-//   - S2. A client costs one descriptor, at most kMaxRequestBytes of input, one reply, and while
-//   its
-//     answer is made one thread; there are at most `max_clients`. One more takes the place of the
-//     one that has been silent longest, so idle connections lock nobody out.
+//   - S2. A client costs one descriptor, at most kMaxRequestBytes of input, one reply, and one
+//     thread while its answer is made; there are at most `max_clients`. One more takes the place of
+//     the one that has been silent longest, so idle connections lock nobody out.
 //   - S3. Every wait for a peer has an end: for its request, and for its taking of the reply.
 //   - S4. The socket appears under its name when it listens, and not before; so one that refuses
 //     connections belongs to a dead daemon, and the next one removes it.

@@ -9,9 +9,8 @@
 //   t          seconds since the mount; always there
 //   stats      counters that have changed
 //   files      [[id, name, bytes, pages a cell], ..]: the files shown, when that has changed
-//   cells      [[id, word, present, dirty, writeback, locked, waited for], ..]: 64 cells each, bits
-//   as
-//              hexadecimal numbers, zeros at the end left out
+//   cells      [[id, word, present, dirty, writeback, locked, waited for], ..]: 64 cells each,
+//              bits as hexadecimal numbers, zeros at the end left out
 //   tasks      {"7": "wbfat-flusher", ..}: threads not named before
 //   events     [[microseconds, task, kind, file or 0, page index or -1, text], ..]: the latest
 //   protocol, trace, read_only, paused, reports (the last one's number), hits

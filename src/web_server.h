@@ -6,16 +6,13 @@
 //
 // Invariants
 //   - H1. It listens on a loopback address only.
-//   - H2. Nothing is served without the token, which is random, in every path, and never in a
-//   header
+//   - H2. Nothing is served without the token, which is random, in every path, and in no header
 //     that leaves the page (Referrer-Policy). What reads the URL may do what the page may.
-//   - H3. The Host must be the address we listen on, and a WebSocket's Origin our own page: no
-//   other
-//     site can read or command through the user's browser, not even with a name of its own that
-//     points at 127.0.0.1.
-//   - H4. A viewer that does not keep up gets fewer updates, not later ones: the next is made when
-//   the
-//     last has been taken.
+//   - H3. The Host must be the address we listen on, and a WebSocket's Origin our own page, so no
+//     other site can read or command through the user's browser, not even with a name of its own
+//     that points at 127.0.0.1.
+//   - H4. A viewer that does not keep up gets fewer updates, not later ones: the next one is made
+//     when the last has been taken.
 //
 // Locking: none; connections belong to the thread that runs the loop.
 #pragma once

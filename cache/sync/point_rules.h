@@ -12,9 +12,9 @@
 //           file=NAME (AddressSpace::name(), whole; blanks are fine, the signs of this grammar are
 //           not); task=NAME; what=locked|writeback
 //   TERM    [P%][N*]ACTION               20%3*sleep(1ms..5ms)
-//   ACTION  off, count, yield, pause, print, print(TEXT), sleep(TIME), delay(TIME): delay keeps the
-//   CPU TIME    20us, 5ms, 1s; A..B is drawn anew each time, log-uniformly; give up: 1s unless
-//   given
+//   ACTION  off, count, yield, pause, print, print(TEXT), sleep(TIME), delay(TIME), which keeps
+//           the CPU
+//   TIME    20us, 5ms, 1s; A..B is drawn anew each time, log-uniformly; give up: 1s unless given
 //
 // pause holds threads until the rule is removed. `SITE=off` removes the rules of exactly that site,
 // `off` removes all. Setting a site again replaces its rule. Lines that are empty or begin with #

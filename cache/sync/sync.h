@@ -20,9 +20,8 @@
 //   - monotonic_now(): Nanoseconds since an arbitrary start
 //   - RoleGuard: another role for a while
 //   - ticks(), TickScale: the clock of records
-//   - WBFAT_POINT("name") or ("name", page): a named point; one relaxed load while disarmed, and
-//   what
-//     follows the name is not even looked at
+//   - WBFAT_POINT("name") or ("name", page): a named point; while disarmed it costs one relaxed
+//     load, and what follows the name is not even looked at
 #pragma once
 
 #include "cache/base/runtime.h"
