@@ -337,6 +337,8 @@ void WebServer::Impl::open_live(const ConnectionRef& connection) {
         websocket::stream_base::timeout::suggested(beast::role_type::server));
     connection->stream.read_message_max(control::kMaxRequestBytes);
     connection->stream.text(true);
+    // An update is one frame: else it is cut into pieces of 4 KiB, with a system call for each.
+    connection->stream.auto_fragment(false);
     connection->stream.async_accept(connection->parser->get(),
                                     [this, connection](error_code error) {
                                         if (error || is_dropped(connection)) {
