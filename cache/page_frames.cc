@@ -32,6 +32,9 @@ constexpr std::size_t kScanBatch = 128;
 // again this often.
 constexpr sync::Nanoseconds kSleepMax = 50ms;
 
+// Frames populated at a time.
+constexpr std::uint64_t kPopulateFrames = 512;
+
 // Memory that costs nothing until touched.
 class FrameMemory {
 public:
@@ -56,6 +59,11 @@ public:
     }
     std::byte* base() const {
         return base_;
+    }
+    // Touches a part that will soon be used, in one call instead of a page fault for each page.
+    // Only a hint, and Linux 5.14's.
+    void populate(std::size_t offset_bytes, std::size_t length_bytes) const {
+        static_cast<void>(madvise(base_ + offset_bytes, length_bytes, MADV_POPULATE_WRITE));
     }
 
 private:
@@ -123,6 +131,7 @@ struct PageFrames::Impl {
 
     Page* take_free(PageFrames& frames);
     Page* construct_page_locked(PageFrames& frames) REQUIRES(lock);
+    void populate_after(const Page& page) const;
     bool lru_unlink_locked(Page& page) REQUIRES(lock);
     void lru_move_locked(Page& page, LruList list) REQUIRES(lock);
     bool free_locked(Page& page) REQUIRES(lock);
@@ -208,6 +217,16 @@ Page* PageFrames::Impl::construct_page_locked(PageFrames& frames) {
     return page;
 }
 
+// Those who use the arena for the first time go through it in order: the first of each stretch has
+// the rest of it made ready, outside the lock. A small arena is left alone.
+void PageFrames::Impl::populate_after(const Page& page) const {
+    const auto number = static_cast<std::uint64_t>(page.data - frame_memory.base()) / kPageSize;
+    if (number % kPopulateFrames == 0 && number + kPopulateFrames <= nr_frames &&
+        page.generation.load(std::memory_order_relaxed) == 0) {
+        frame_memory.populate(number * kPageSize, kPopulateFrames * kPageSize);
+    }
+}
+
 Page* PageFrames::Impl::take_free(PageFrames& frames) {
     const sync::SpinLockGuard guard(lock);
     Page* const page = free_list;
@@ -234,6 +253,7 @@ Result<Page*> PageFrames::alloc() {
     }
     PAGE_ASSERT(*page, Assertion::kFreeState, page->refcount.load(std::memory_order_relaxed) == 0,
                 "a page on the free list is referenced");
+    impl_->populate_after(*page);
     page->index = 0;
     page->dirty_blocks = 0;
     page->blocks_in_flight.store(0, std::memory_order_relaxed);

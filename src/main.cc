@@ -8,10 +8,13 @@
 #include <csignal>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include <sys/stat.h>
 
 #include "cache/assertions.h"
 #include "cache/base/check.h"
@@ -100,18 +103,36 @@ std::uint32_t max_read_bytes(const DaemonOptions& options, cache::PageCache& cac
     return static_cast<std::uint32_t>(std::bit_floor(std::clamp(share, kLeast, kMost)));
 }
 
+bool is_block_device(const std::string& path) {
+    struct stat status {};
+    return ::stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
+}
+
+// A block device past the kernel's cache of it, unless it cannot or the user wants otherwise: our
+// cache is the one that counts, and each page would be in memory, and be copied, twice.
+cache::FileDevice::OpenResult open_as_wanted(const CommandLine& line,
+                                             cache::FileDeviceOptions options) {
+    const std::optional<bool>& wanted = line.options.direct_io_device;
+    options.direct_io = wanted.value_or(is_block_device(line.device));
+    auto opened = cache::FileDevice::open(line.device, options);
+    if (!opened.has_value() && opened.error().code == EINVAL && options.direct_io && !wanted) {
+        options.direct_io = false;
+        return cache::FileDevice::open(line.device, options);
+    }
+    return opened;
+}
+
 // Opens the device; a device that only takes reads makes the mount read-only, as mount(8) does.
 std::unique_ptr<cache::FileDevice> open_device(CommandLine& line) {
     cache::FileDeviceOptions options;
     options.read_only = line.options.fs.read_only;
-    options.direct_io = line.options.direct_io_device;
     options.offset_bytes = line.options.offset_bytes;
-    auto opened = cache::FileDevice::open(line.device, options);
+    auto opened = open_as_wanted(line, options);
     const bool refuses_writes =
         !opened.has_value() && (opened.error().code == EROFS || opened.error().code == EACCES);
     if (refuses_writes && !options.read_only) {
         options.read_only = true;
-        auto again = cache::FileDevice::open(line.device, options);
+        auto again = open_as_wanted(line, options);
         if (again.has_value()) {
             complain(fmt::format("{} is write-protected, mounting read-only", line.device));
             line.options.fs.read_only = true;

@@ -407,19 +407,15 @@ std::vector<Option> own_options() {
                               {"auto", KernelCache::kAuto},
                               {"writeback", KernelCache::kWriteback}},
                              [](DaemonOptions& o, KernelCache v) { o.kernel_cache = v; })},
-        {"bug", Takes::kValue, "ACTION",
-         "on a failed assertion: panic, shutdown (default), continue",
-         choice<BugAction>({{"panic", BugAction::kPanic},
-                            {"shutdown", BugAction::kShutdown},
-                            {"continue", BugAction::kContinue}},
-                           [](DaemonOptions& o, BugAction v) { o.bug = v; })},
-        {"assert", Takes::kValue, "NAME:STATE,..", "switch assertions: off, warn or bug (README)",
-         assertions()},
-        {"trace", Takes::kValue, "STATE",
-         "events of pages for reports: off, on (default), N a thread", trace_option()},
-        {"direct_io_device", Takes::kNothing, "", "open the device with O_DIRECT",
+        {"direct_io_device", Takes::kNothing, "",
+         "open the device with O_DIRECT (default for a block device)",
          [](DaemonOptions& o, const std::string&) {
              o.direct_io_device = true;
+             return std::string{};
+         }},
+        {"nodirect_io_device", Takes::kNothing, "", "open it without (default for an image)",
+         [](DaemonOptions& o, const std::string&) {
+             o.direct_io_device = false;
              return std::string{};
          }},
         {"offset", Takes::kValue, "BYTES", "where the volume begins in the device",
@@ -452,6 +448,22 @@ std::vector<Option> own_options() {
         {"dirty_expire_centisecs", Takes::kValue, "N", "how old a dirty page may get (500)",
          cache_number<unsigned>(&PageCacheOptions::dirty_expire_centisecs, kMaxCentisecs,
                                 kCentisecs)},
+    };
+}
+
+// What is checked and recorded, and what becomes of it.
+std::vector<Option> report_options() {
+    return {
+        {"bug", Takes::kValue, "ACTION",
+         "on a failed assertion: panic, shutdown (default), continue",
+         choice<BugAction>({{"panic", BugAction::kPanic},
+                            {"shutdown", BugAction::kShutdown},
+                            {"continue", BugAction::kContinue}},
+                           [](DaemonOptions& o, BugAction v) { o.bug = v; })},
+        {"assert", Takes::kValue, "NAME:STATE,..", "switch assertions: off, warn or bug (README)",
+         assertions()},
+        {"trace", Takes::kValue, "STATE",
+         "events of pages for reports: off, on (default), N a thread", trace_option()},
         {"stats", Takes::kValue, "FILE",
          "write the page cache's counters there at unmount, as JSON",
          [](DaemonOptions& o, const std::string& value) {
@@ -525,8 +537,8 @@ const std::vector<Option>& all_options() {
     static const std::vector<Option> kOptions = [] {
         std::vector<Option> options;
         for (const auto& group :
-             {own_options(), point_options(), protocol_options(), control_options(),
-              vfat_name_options(), vfat_volume_options(), generic_options()}) {
+             {own_options(), report_options(), point_options(), protocol_options(),
+              control_options(), vfat_name_options(), vfat_volume_options(), generic_options()}) {
             options.insert(options.end(), group.begin(), group.end());
         }
         return options;

@@ -74,7 +74,7 @@ class OptionsTest(ModesCase):
 
     def test_options_that_change_speed_only(self):
         for options in ("sync", "dirsync", "flush", "cache=none", "cache=auto", "cache=writeback", "cache_size=1M",
-                        "direct_io_device", "nobarrier", "commit=1", "threads=1", "dirty_ratio=5,dirty_background_ratio=1"):
+                        "direct_io_device", "nodirect_io_device", "nobarrier", "commit=1", "threads=1", "dirty_ratio=5,dirty_background_ratio=1"):
             with self.subTest(options=options):
                 self.round_trip(self.make_image(16, name=f"{options[:8]}.img"), options)
 
@@ -232,13 +232,28 @@ class DevicesTest(ModesCase):
     def test_loop_device_with_sectors_of_4096_bytes(self):
         image = self.make_image(300, "-F", "32", "-S", "4096")
         device = self.loop(image, "-b", "4096")
-        for options in (VFAT_OPTIONS, "direct_io_device"):
+        for options in (VFAT_OPTIONS, "nodirect_io_device"):
             mount = self.mount(device, options)
             contents = {"f": pattern(1_234_567)} if options == VFAT_OPTIONS else contents
             if options == VFAT_OPTIONS:
                 (mount / "f").write_bytes(contents["f"])
             self.expect_contents(mount, contents)
             self.unmount(mount)
+
+    def test_a_block_device_is_opened_with_o_direct_and_an_image_without(self):
+        image = self.make_image(16)
+        device = self.loop(self.make_image(16, name="looped.img"))
+        for source, options, direct in ((device, "", True), (device, ",nodirect_io_device", False), (image, "", False),
+                                        (image, ",direct_io_device", True)):
+            with self.subTest(source=source, options=options):
+                mount = self.mount(source, VFAT_OPTIONS + options)
+                opened = []
+                for number in os.listdir(f"/proc/{mount.process.pid}/fd"):
+                    if os.readlink(f"/proc/{mount.process.pid}/fd/{number}") == str(source):
+                        info = pathlib.Path(f"/proc/{mount.process.pid}/fdinfo/{number}").read_text(encoding="ascii")
+                        opened.append(int(re.search(r"flags:\s+(\d+)", info)[1], 8) & os.O_DIRECT != 0)
+                self.assertEqual(opened, [direct])
+                self.unmount(mount)
 
     def test_sectors_smaller_than_the_device_are_refused(self):
         device = self.loop(self.make_image(64), "-b", "4096")
