@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <bitset>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -61,19 +62,19 @@ std::size_t size_of_class(unsigned size_class) {
                                        : (kSmallClasses * kUnit) << (size_class - kSmallClasses);
 }
 
-struct FreePiece {
-    FreePiece* next;
-};
-
-// At the start of its own memory, so that it is put back with it. All zero: empty.
+// What is free of an arena. Not in the world's own memory, and put back as a whole: the allocator
+// must be right even in runs that went where the world has not learned yet.
 struct Arena {
-    std::size_t used;
-    std::array<FreePiece*, kNrClasses> free;
+    std::size_t used = 0;
+    std::array<std::vector<std::byte*>, kNrClasses> free;  // starts, the last freed first
 };
-
-constexpr std::size_t kArenaStart = (sizeof(Arena) + kBlock - 1) / kBlock * kBlock;
+struct Arenas {
+    Arena now, saved;
+    std::bitset<kNrClasses> touched;  // classes in which they may differ
+};
 
 int allocating_for_task = -1;
+std::array<Arenas, kMaxTasks + 1> arenas{};
 // The most each arena ever used; not part of the state.
 std::array<std::size_t, kMaxTasks + 1> peak{};
 
@@ -83,26 +84,24 @@ std::uintptr_t arena_base(int number) {
 std::size_t arena_size(int number) {
     return number == kMainTask ? kMainBytes : kTaskBytes;
 }
-Arena& arena(int number) {
-    return *reinterpret_cast<Arena*>(arena_base(number));
-}
-
 void* take(int number, std::size_t size, std::size_t alignment) {
-    Arena& from = arena(number);
+    Arenas& from = arenas[static_cast<std::size_t>(number)];
     const std::size_t slack = alignment > kUnit ? alignment : 0;
     const unsigned size_class = class_of(std::max(size + slack, kUnit));
+    std::vector<std::byte*>& free = from.now.free[size_class];
     std::byte* start = nullptr;
-    if (FreePiece* const piece = from.free[size_class]) {
-        from.free[size_class] = piece->next;
-        start = reinterpret_cast<std::byte*>(piece) - sizeof(Header);
+    if (!free.empty()) {
+        start = free.back();
+        free.pop_back();
+        from.touched.set(size_class);
     } else {
-        const std::size_t used = from.used != 0 ? from.used : kArenaStart;
+        const std::size_t used = from.now.used;
         const std::size_t end = used + sizeof(Header) + size_of_class(size_class);
         if (end > arena_size(number)) {
             return nullptr;
         }
         start = reinterpret_cast<std::byte*>(arena_base(number) + used);
-        from.used = end;
+        from.now.used = end;
         peak[static_cast<std::size_t>(number)] =
             std::max(peak[static_cast<std::size_t>(number)], end);
     }
@@ -122,10 +121,10 @@ bool in_arenas(const void* memory) {
 void give_back(void* memory) {
     const Header header =
         *reinterpret_cast<Header*>(static_cast<std::byte*>(memory) - sizeof(Header));
-    auto* const piece = reinterpret_cast<FreePiece*>(header.start + sizeof(Header));
-    Arena& owner = arena(static_cast<int>(header.arena));
-    piece->next = owner.free[header.size_class];
-    owner.free[header.size_class] = piece;
+    Arenas& owner = arenas[header.arena];
+    const World::Outside outside;
+    owner.now.free[header.size_class].push_back(header.start);
+    owner.touched.set(header.size_class);
 }
 
 std::vector<bool> resident_pages(std::byte* start, std::size_t nr_pages) {
@@ -216,6 +215,7 @@ void World::clear() {
                     MADV_DONTNEED);
             used = 0;
         }
+        arenas[static_cast<std::size_t>(i)] = {};
     }
     stack_parts_.clear();
     saved_.clear();
@@ -241,6 +241,10 @@ std::vector<World::Range> World::regions() const {
 }
 
 void World::snapshot() {
+    for (Arenas& it : arenas) {
+        it.saved = it.now;
+        it.touched.reset();
+    }
     saved_.clear();
     blocks_.clear();
     relaxed_.clear();
@@ -357,6 +361,14 @@ void World::rebuild() {
 void World::restore() {
     for (const Copy& copy : copies_) {
         std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+    }
+    for (Arenas& it : arenas) {
+        it.now.used = it.saved.used;
+        for (std::size_t i = it.touched._Find_first(); i < it.touched.size();
+             i = it.touched._Find_next(i)) {
+            it.now.free[i] = it.saved.free[i];
+        }
+        it.touched.reset();
     }
 }
 

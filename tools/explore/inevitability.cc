@@ -34,6 +34,21 @@ public:
 
     // The shares along the turns; empty when it takes too long.
     std::vector<double> along(const std::vector<Turn>& turns) {
+        // Runs that fail leave things half done: what they change must be known, or wrong states
+        // are compared.
+        constexpr int kMaxTries = 16;
+        for (int tries = 0; tries < kMaxTries; ++tries) {
+            known_.clear();
+            std::vector<double> shares = try_along(turns);
+            if (gave_up_ || session_.learned_enough()) {
+                return shares;
+            }
+        }
+        return {};
+    }
+
+private:
+    std::vector<double> try_along(const std::vector<Turn>& turns) {
         std::vector<double> shares;
         for (std::size_t length = 0; length <= turns.size(); ++length) {
             prefix_.clear();
@@ -49,7 +64,6 @@ public:
         return shares;
     }
 
-private:
     // Brings the scheduler to the state behind the prefix.
     void go_there() {
         session_.begin();

@@ -7,6 +7,12 @@ namespace wbfat::explore {
 
 namespace {
 
+// The first hundred of something, then ever more rarely: a look costs as much as many runs.
+bool looks_at_the_world(std::uint64_t nth) {
+    constexpr std::uint64_t kEach = 100;
+    return nth <= kEach || (nth & (nth - 1)) == 0;
+}
+
 // Runs between two looks at the clock.
 constexpr std::uint64_t kRunsPerLook = 64;
 constexpr std::chrono::milliseconds kReportEvery{200};
@@ -69,6 +75,9 @@ Verdict Search::ended(const std::vector<Turn>& turns, bool merged) {
     }
     if (session.options().stop_at_first) {
         result.stopped_by = "found";
+    } else if (looks_at_the_world(result.failures) && !session.learned_enough()) {
+        // A run that is broken off where it fails leaves things half done, as no other does.
+        result.stopped_by = kStoppedToLearn;
     }
     return verdict;
 }
