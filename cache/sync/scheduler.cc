@@ -254,6 +254,7 @@ void at_point(const char* name, const Where& where) {
     }
     Scheduler& s = scheduler();
     if (s.point_rules_ != nullptr) [[unlikely]] {
+        s.point_rules_->arrived(name, running->number);
         if (s.point_rules_->holds(name, running->number)) {
             before(OpKind::kPoint, name, 0, 0, where);
         }
@@ -643,6 +644,10 @@ void Scheduler::fail(const Failure& failure) {
 
 std::uint64_t Scheduler::state_hash() const {
     std::uint64_t hash = world_.hash() ^ static_cast<std::uint64_t>(now_.count());
+    if (point_rules_ != nullptr) [[unlikely]] {
+        const std::uint64_t rules = point_rules_->state();
+        hash = XXH3_64bits_withSeed(&rules, sizeof(rules), hash);
+    }
     for (int i = 0; i < nr_tasks_; ++i) {
         const Fiber& fiber = *fibers_[static_cast<std::size_t>(i)];
         if (fiber.is_finished) {

@@ -72,10 +72,14 @@ public:
     PointRules(const PointRules&) = delete;
     PointRules& operator=(const PointRules&) = delete;
 
+    // Comes first, as on a live mount: who is held at a point is there all the same.
+    virtual void arrived(const char* point, int task) = 0;
     // Whether this arrival is one that waits; then the passage is an operation of its own.
     virtual bool holds(const char* point, int task) = 0;
     virtual bool is_open(const char* point, int task) = 0;
     virtual void passed(const char* point, int task) = 0;
+    // What was passed, as far as it decides about what comes: a part of the state.
+    [[nodiscard]] virtual std::uint64_t state() const = 0;
 };
 
 class Scheduler {

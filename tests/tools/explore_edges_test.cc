@@ -19,12 +19,12 @@ std::vector<std::string> words_of(const RunRecord& run) {
     return words;
 }
 
-TEST(EdgesTest, ADelayedTaskStoodAtItsPointAndASleepingOneHadPassedIt) {
-    // CPU1 was delayed at end_writeback:cleared until CPU3 slept; the other way round would be a
-    // rule that this run breaks.
+TEST(EdgesTest, ADelayedTaskStandsAtItsPointAndASleepingOneHasPassedIt) {
+    // CPU1 came to end_writeback:cleared, and was delayed there until CPU3 slept.
     EXPECT_THAT(
         words_of(tests::mail_run()),
-        UnorderedElementsAre("CPU3 passes wait:queued, then CPU1 passes end_writeback:cleared"));
+        UnorderedElementsAre("CPU1 comes to end_writeback:cleared, then CPU3 passes wait:queued",
+                             "CPU3 comes to wait:queued, then CPU1 passes end_writeback:cleared"));
 }
 
 TEST(EdgesTest, LeavesOutWhatAnotherEdgeImplies) {
@@ -36,19 +36,44 @@ TEST(EdgesTest, LeavesOutWhatAnotherEdgeImplies) {
     // wait_writeback:seen.
     EXPECT_THAT(words_of(run),
                 UnorderedElementsAre(
-                    "CPU2 passes unlock_page:cleared, then CPU3 passes wait_writeback:seen",
-                    "CPU2 passes unlock_page:cleared, then CPU1 passes end_writeback:cleared",
-                    "CPU3 passes wait:queued, then CPU1 passes end_writeback:cleared"));
+                    "CPU1 comes to end_writeback:cleared, then CPU2 passes set_writeback:done",
+                    "CPU1 comes to end_writeback:cleared, then CPU3 passes wait_writeback:seen",
+                    "CPU2 comes to unlock_page:cleared, then CPU3 passes wait_writeback:seen",
+                    "CPU2 comes to unlock_page:cleared, then CPU1 passes end_writeback:cleared",
+                    "CPU3 comes to wait:queued, then CPU1 passes end_writeback:cleared"));
 }
 
 TEST(EdgesTest, CountsTheHitsOfAPointByTask) {
     RunRecord run = tests::mail_run();
     run.steps[7].points = {"wait:queued"};
-    const std::vector<OrderEdge> edges = candidate_edges(run);
+    std::vector<std::string> rules;
+    for (const OrderEdge& edge : candidate_edges(run)) {
+        rules.push_back(rule_text(edge, run, "2ms"));
+    }
+    EXPECT_THAT(rules,
+                UnorderedElementsAre(
+                    "end_writeback:cleared@completion after wait:queued@sync[hit=2] give up 2ms",
+                    "wait:queued@sync after end_writeback:cleared@completion give up 2ms"));
+}
+
+TEST(EdgesTest, KeepsOutOfTheWayWhoDidNothingBeforeTheFailure) {
+    const RunRecord run = tests::mail_run();
+    RunRecord other = run;
+    TaskRecord idle;
+    idle.name = "IO";
+    idle.role = "completion";
+    other.tasks.push_back(idle);
+    for (const int task : {run.failure.task, static_cast<int>(other.tasks.size()) - 1}) {
+        StepRecord step;
+        step.task = task;
+        step.points = {task == run.failure.task ? "write_cache_pages:prepared"
+                                                : "end_writeback:begin"};
+        other.steps.push_back(step);
+    }
+    const std::vector<OrderEdge> edges = edges_of_the_idle(run, other);
     ASSERT_EQ(edges.size(), 1U);
-    EXPECT_EQ(edges[0].first.nth, 2U);
-    EXPECT_EQ(rule_text(edges[0], run, "2ms"),
-              "end_writeback:cleared@completion after wait:queued@sync[hit=2] give up 2ms");
+    EXPECT_EQ(edge_text(edges[0]),
+              "CPU3 comes to write_cache_pages:prepared, then IO passes end_writeback:begin");
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ PROGRAMS = {
     "wbfatctl.1": [os.environ.get("WBFATCTL", "wbfatctl"), "--help-all"],
     "wbfat-stress.1": [os.environ.get("WBFAT_STRESS", "wbfat-stress"), "truncate", "--help"],
     "wbfat-lab.1": [str(MAN.parent / "tools/lab/wbfat-lab"), "--help"],
+    "wbfat-explore.1": [os.environ.get("WBFAT_EXPLORE", "wbfat-explore"), "--help-all"],
 }
 MOUNT_OPTION = re.compile(r"^    ([a-z][a-z0-9_]*)(?=[=\[ ]|$)", re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])(--?[A-Za-z][\w-]*)")

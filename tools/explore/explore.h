@@ -59,13 +59,14 @@ enum class Method : std::uint8_t {
 const char* to_string(Method method);
 std::optional<Method> method_from(const std::string& name);
 
-// A place in a schedule: the nth time (from 1) that a task passes a named point.
+// A place in a schedule: the nth time (from 1) that a task comes to a named point.
 struct PointRef {
     std::string point;
     std::string task;  // name; "" any
     unsigned nth = 1;
 };
-// `held` is not passed before `first` was.
+// Nobody goes on from `held` before somebody has come to `first`. As on a live mount, who is held
+// at a point has come to it.
 struct OrderEdge {
     PointRef first;
     PointRef held;

@@ -301,33 +301,49 @@ private:
     // What a task that cannot run waits for.
     std::string waits_for(int task) const {
         const Pending& op = scheduler_.pending(task);
-        const std::string object = object_name(op);
         if (op.kind == Op::kPark || op.kind == Op::kParkFor) {
-            // The page it touched last is the page it waits for, unless it waits for something
-            // else.
-            for (auto step = record_.steps.rbegin(); step != record_.steps.rend(); ++step) {
-                if (step->task != task) {
-                    continue;
-                }
-                for (const std::string& function : step->functions) {
-                    if (function == "wait_on_page_writeback" || function == "lock_page") {
-                        return (function == "lock_page" ? "PG_locked" : "PG_writeback") +
-                               std::string(" of ") + last_page_of(task);
-                    }
-                }
-                break;
-            }
-            return "a wake-up";
+            return parked_on(task, record_.steps.size());
         }
-        return fmt::format("{} {}", to_string(kind_of(op.kind)), object);
+        return fmt::format("{} {}", to_string(kind_of(op.kind)), object_name(op));
     }
-    std::string last_page_of(int task) const {
-        for (auto step = record_.steps.rbegin(); step != record_.steps.rend(); ++step) {
-            if (step->task == task && step->page >= 0) {
-                return record_.pages[static_cast<std::size_t>(step->page)].name;
+    // The same of a task that slept for a while from step `from` on: what it did when it was awake
+    // again says it.
+    std::string waited_for(int task, int from) const {
+        for (auto i = static_cast<std::size_t>(std::max(from, 0)); i < record_.steps.size(); ++i) {
+            const StepRecord& step = record_.steps[i];
+            if (step.task == task) {
+                return step.kind == OpKind::kPark
+                           ? parked_on(task, i + 1)
+                           : fmt::format("{} {}", to_string(step.kind), step.object);
             }
         }
-        return "a page";
+        return waits_for(task);
+    }
+    // The page it touched last is the page it waits for, unless it waits for something else.
+    std::string parked_on(int task, std::size_t end) const {
+        std::string page = "a page";
+        std::string flag;
+        for (std::size_t i = end; i-- > 0 && (flag.empty() || page == "a page");) {
+            const StepRecord& step = record_.steps[i];
+            if (step.task != task) {
+                continue;
+            }
+            if (flag.empty()) {
+                flag = "a wake-up";
+                for (const std::string& function : step.functions) {
+                    flag = function == "wait_on_page_writeback" ? "PG_writeback"
+                           : function.starts_with("lock_page")  ? "PG_locked"
+                                                                : flag;
+                }
+                if (flag == "a wake-up") {
+                    return flag;
+                }
+            }
+            if (step.page >= 0) {
+                page = record_.pages[static_cast<std::size_t>(step.page)].name;
+            }
+        }
+        return flag.empty() ? "a wake-up" : flag + " of " + page;
     }
 
     // The last time somebody cleared the bit that the task sleeps on, without waking it.
@@ -414,6 +430,9 @@ private:
     void close(std::optional<PauseRecord>& open, int to) {
         if (open.has_value()) {
             open->to = to;
+            if (open->why == PauseRecord::Why::kAsleep) {
+                open->on = waited_for(open->task, to);
+            }
             record_.pauses.push_back(*open);
             open.reset();
         }

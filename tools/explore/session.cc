@@ -96,7 +96,7 @@ public:
 
     void begin() {
         for (State& state : edges_) {
-            state.first_passes = state.held_passes = 0;
+            state.first_arrivals = state.held_passes = 0;
         }
     }
     bool holds(const char* point, int task) override {
@@ -106,23 +106,37 @@ public:
     bool is_open(const char* point, int task) override {
         return !holds(point, task);
     }
+    void arrived(const char* point, int task) override {
+        for (State& state : edges_) {
+            state.first_arrivals += matches(state.edge.first, point, task) ? 1 : 0;
+        }
+    }
     void passed(const char* point, int task) override {
         for (State& state : edges_) {
-            state.first_passes += matches(state.edge.first, point, task) ? 1 : 0;
             state.held_passes += matches(state.edge.held, point, task) ? 1 : 0;
         }
     }
+    std::uint64_t state() const override {
+        std::uint64_t mixed = 0;
+        for (const State& it : edges_) {
+            mixed = mixed * kOdd + std::min(it.first_arrivals, it.edge.first.nth);
+            mixed = mixed * kOdd + std::min(it.held_passes, it.edge.held.nth);
+        }
+        return mixed;
+    }
 
 private:
+    static constexpr std::uint64_t kOdd = 0x9E37'79B9'7F4A'7C15ULL;
+
     struct State {
         OrderEdge edge;
-        unsigned first_passes = 0, held_passes = 0;
+        unsigned first_arrivals = 0, held_passes = 0;
     };
     bool matches(const PointRef& ref, const char* point, int task) const {
         return ref.point == point && (ref.task.empty() || ref.task == scheduler_.name(task));
     }
     bool waits(const State& state, const char* point, int task) const {
-        return state.first_passes < state.edge.first.nth &&
+        return state.first_arrivals < state.edge.first.nth &&
                state.held_passes + 1 == state.edge.held.nth &&
                matches(state.edge.held, point, task);
     }

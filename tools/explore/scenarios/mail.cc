@@ -3,7 +3,8 @@
 //   CPU1 ends the first writeback of the page. CPU2 writes the page again as soon as that has
 //   ended, and dirties it once more while the second write is in flight. CPU3 is an integrity
 //   writer: it waits for the page under the page lock, and asserts that it is not under writeback.
-//   IO ends what CPU2 started.
+//   IO ends what CPU2 started. On a mount CPU2 is a file that grows and is synced (`wbfat-lab
+//   mail`), so it passes the point that such a request passes.
 //
 // With lock_contention=0 CPU3 comes after CPU2 has unlocked the page, as in the mail, so that
 // nobody ever waits for the page lock. With 1 it may come at any time; a sleeper for the page lock
@@ -30,8 +31,12 @@ public:
         add_page(0, Start::kWritebackAndDirty);
         task("CPU1", sync::Role::kCompletion, "ends the first writeback",
              [this] { cache::end_page_writeback(page()); });
-        task("CPU2", sync::Role::kFlusher, "starts the second writeback",
-             [this] { write_again(); });
+        begun_.unpark();
+        task("CPU2", sync::Role::kRequest, "starts the second writeback", [this] {
+            begun_.park();
+            WBFAT_POINT("sync_expansion:written");
+            write_again();
+        });
         task("CPU3", sync::Role::kSyncWriter, "writes and waits for integrity", [this] {
             if (!lock_contention_) {
                 unlocked_.park();
@@ -67,7 +72,7 @@ private:
     const unsigned extra_writers_;
     const bool lock_contention_;
     bool started_ = false;
-    sync::Parker submitted_, unlocked_;
+    sync::Parker begun_, submitted_, unlocked_;
 };
 
 }  // namespace
