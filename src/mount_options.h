@@ -36,7 +36,7 @@ struct DaemonOptions {
     std::string assertions;  // "NAME:STATE,..", for cache::set_assertions
     cache::TraceState trace = cache::TraceState::kOn;
     std::size_t trace_events = cache::kDefaultTraceEvents;  // a thread
-    std::optional<bool> direct_io_device;  // unset: with a block device that can
+    std::optional<bool> direct_io_device;                   // unset: with a block device that can
     std::uint64_t offset_bytes = 0;
     unsigned threads = 0;     // serving requests; 0: chosen from the number of CPUs
     std::string stats_file;   // counters are written here at unmount; empty: nowhere
