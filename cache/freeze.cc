@@ -15,6 +15,9 @@ namespace {
 // Between two looks whether the last transfer has come back.
 constexpr std::chrono::milliseconds kDrainPoll{1};
 
+sync::Global<FreezeGate> operations, background;
+sync::Global<sync::Mutex> switching;
+
 // With nobody inside and the flusher paused: waits for what is in flight, and for the last sleeper
 // to leave its queue. Returns false when the time was up.
 bool drain(PageCache& cache, sync::Nanoseconds deadline) {
@@ -34,13 +37,11 @@ bool drain(PageCache& cache, sync::Nanoseconds deadline) {
 }  // namespace
 
 FreezeGate& operations_gate() {
-    static FreezeGate gate;
-    return gate;
+    return *operations;
 }
 
 FreezeGate& background_gate() {
-    static FreezeGate gate;
-    return gate;
+    return *background;
 }
 
 bool FreezeGate::close(sync::Nanoseconds patience) {
@@ -82,8 +83,7 @@ void FreezeGate::tell_the_closer() {
 }
 
 Result<> switch_protocol(PageCache& cache, const Protocol& protocol, sync::Nanoseconds patience) {
-    static sync::Mutex mutex;
-    const sync::MutexLock one_at_a_time(mutex);
+    const sync::MutexLock one_at_a_time(*switching);
     const sync::Nanoseconds deadline = sync::monotonic_now() + patience;
     const auto left = [deadline] {
         return std::max(deadline - sync::monotonic_now(), sync::Nanoseconds(kDrainPoll));

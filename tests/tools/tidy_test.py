@@ -81,6 +81,31 @@ class RuleTest(unittest.TestCase):
                            ("src/main.cc", "std::thread t;\n")):
             self.expect(rule, [], path, text)
 
+    def test_path_around_sync(self):
+        rule = tidy.path_around_sync
+        for text in ("volatile int ready;\n", "_Atomic int a;\n", "static __thread int x;\n", "asm(\"pause\");\n",
+                     "__asm__ __volatile__(\"mfence\");\n", "_mm_pause();\n", "auto t = __rdtsc();\n",
+                     "__builtin_ia32_pause();\n", "std::weak_ptr<Page> p;\n", "if (p.use_count() == 1) {}\n",
+                     "syscall(SYS_futex, &word);\n", "futex_wait(&word, 1);\n", "sem_wait(&s);\n", "usleep(10);\n",
+                     "nanosleep(&t, nullptr);\n", "sleep (1);\n", "sched_yield();\n", "signal(SIGUSR1, f);\n",
+                     "fork();\n", "int fd = eventfd(0, 0);\n", "int r = rand();\n",
+                     "auto seed = std::random_device()();\n", "auto n = std::chrono::steady_clock::now();\n",
+                     "using C = std::chrono::high_resolution_clock;\n", "clock_gettime(CLOCK_MONOTONIC, &t);\n",
+                     "auto n = std::chrono::system_clock::now();\n", "time(nullptr);\n", "gettimeofday(&t, nullptr);\n",
+                     "std::atomic_thread_fence(order);\n", "    static int calls = 0;\n", "    static Table table;\n",
+                     "    static std::vector<int> v{1};\n"):
+            for path in ("cache/page.cc", "fs/inode.h", "cache/device/file_device.cc"):
+                self.expect(rule, [1], path, text)
+        self.expect(rule, [1], "fs/volume.cc", "clock_gettime(CLOCK_MONOTONIC, &t);\n")
+        for path, text in (("cache/sync/native.cc", "syscall(SYS_futex, &word);\n"),
+                           ("fs/volume.cc", "clock_gettime(CLOCK_REALTIME, &t);\n"),
+                           ("cache/page.cc", "// not volatile: usleep(1) would not do\n"),
+                           ("cache/page.cc", "sync::sleep_for(pause);\nint time = 1;\nfs_time(now);\nx.time = 2;\n"),
+                           ("cache/page.cc", "    static constexpr int kA = 1;\n    static const Table kTable = make();\n"),
+                           ("cache/page.h", "    static int nth(int n);\n    static Table make() {\n"),
+                           ("fs/dir.cc", "std::shared_ptr<Run> run;\n"), ("src/main.cc", "usleep(10);\n")):
+            self.expect(rule, [], path, text)
+
     def test_purpose_comment(self):
         rule = tidy.purpose_comment
         for path, text in (("cache/page.h", "#pragma once\n"), ("fs/dir.cc", ""), ("fs/dir.cc", "// dir.\n"),

@@ -51,12 +51,26 @@ FOREIGN = {
 }
 
 STD_CONCURRENCY_HEADERS = {
-    "atomic", "barrier", "condition_variable", "future", "latch", "mutex", "pthread.h", "semaphore", "semaphore.h",
-    "shared_mutex", "stop_token", "thread"}
+    "atomic", "barrier", "condition_variable", "future", "latch", "linux/futex.h", "mutex", "pthread.h", "sched.h",
+    "semaphore", "semaphore.h", "shared_mutex", "signal.h", "csignal", "stdatomic.h", "stop_token", "sys/eventfd.h",
+    "sys/timerfd.h", "thread", "threads.h", "x86intrin.h", "immintrin.h"}
 STD_CONCURRENCY_NAMES = re.compile(
     r"\bstd::(atomic\w*|mutex|\w+_mutex|lock_guard|unique_lock|scoped_lock|shared_lock|j?thread|this_thread|"
     r"condition_variable\w*|barrier|latch|\w+_semaphore|future|promise|async|call_once|once_flag|stop_\w+)\b"
     r"|\bthread_local\b|\bpthread_\w+|\b__(atomic|sync)_\w+")
+# The rest of what one thread could see of another, or of time passing, behind the explorer's back.
+INVISIBLE_TO_THE_MODEL = re.compile(
+    r"\bvolatile\b|\b_Atomic\b|\b_Thread_local\b|\b__thread\b|\b__c11_atomic_\w+|\batomic_(thread|signal)_fence\b"
+    r"|\b(asm|__asm__|__asm)\b|\b_mm_(pause|[lms]fence)\b|\b__builtin_ia32_\w+|\b__rdtscp?\b|\b_?rdtscp?\b"
+    r"|\bweak_ptr\b|\buse_count\b|\bSYS_futex\b|\bfutex\w*(?=\s*\()|\b(sem|mtx|cnd|thrd|tss)_[a-z]+(?=\s*\()"
+    r"|\b(u?sleep|nanosleep|clock_nanosleep|sched_yield|sigaction|signal|raise|v?fork|clone3?|membarrier)(?=\s*\()"
+    r"|\b(eventfd|timerfd_\w+)(?=\s*\()|\b(rand|random_device|getrandom|gettid)(?=\s*\()"
+    r"|\b(steady|high_resolution)_clock\b|\bCLOCK_(MONOTONIC|BOOTTIME|\w+_CPUTIME)\w*")
+# A local variable that is made once and changes: its making takes a lock nobody sees.
+LOCAL_STATIC = re.compile(r"\s+static\s+(?!const|constexpr|constinit|auto\* const)[\w:<>,\s*&]+?\s\w+\s*(=|;|\{)")
+# What the date is, and nothing else: only where it is written down.
+CALENDAR = re.compile(r"\bsystem_clock\b|\b(clock_gettime|gettimeofday|clock|time|times)(?=\s*\()")
+ASKS_FOR_THE_DATE = ("fs/volume.cc", "cache/oops.cc", "cache/oops.h")
 
 # Words with no place in the tree -> what to do instead.
 BANNED_WORDS = {
@@ -166,6 +180,20 @@ def std_concurrency(source):
             yield line, f"{match[0]}: use cache/sync"
 
 
+def path_around_sync(source):
+    """Inside cache and fs nothing passes between threads, and no time, that the explorer would not see."""
+    if not source.is_cpp or not source.is_in("cache", "fs") or source.is_in("cache/sync"):
+        return
+    for line, text in enumerate(source.code.splitlines(), 1):
+        match = INVISIBLE_TO_THE_MODEL.search(text)
+        if match is None and source.path not in ASKS_FOR_THE_DATE:
+            match = CALENDAR.search(text)
+        if match:
+            yield line, f"{match[0]}: the explorer cannot see it, use cache/sync"
+        elif LOCAL_STATIC.match(text):
+            yield line, "a variable that outlives a run of the explorer: sync::Global puts it back"
+
+
 def purpose_comment(source):
     """Every source file opens with a line that says what it is for."""
     lines = source.lines
@@ -247,8 +275,8 @@ def reasoned_escape(source):
             yield line, "NO_THREAD_SAFETY_ANALYSIS without its reason in a comment"
 
 
-RULES = (include_direction, foreign_headers, names_of_upper_rooms, std_concurrency, purpose_comment, pragma_once,
-         file_size, function_size, banned_words, reasoned_escape)
+RULES = (include_direction, foreign_headers, names_of_upper_rooms, std_concurrency, path_around_sync, purpose_comment,
+         pragma_once, file_size, function_size, banned_words, reasoned_escape)
 
 
 def escapes(source):
