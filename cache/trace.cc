@@ -58,9 +58,9 @@ std::string task_label(const std::vector<TraceTask>& tasks, std::uint32_t id) {
 
 // Events of the pages that `wanted` accepts.
 template <typename Wanted>
-Trace read_rings(const Wanted& wanted) {
+Trace read_rings(const Wanted& wanted, std::size_t most_of_a_ring = sync::kWholeTaskRing) {
     Trace trace;
-    const std::vector<sync::TaskRecords> rings = sync::copy_task_rings();
+    const std::vector<sync::TaskRecords> rings = sync::copy_task_rings(most_of_a_ring);
     const sync::TickScale scale = sync::TickScale::now();
     for (const sync::TaskRecords& ring : rings) {
         trace.tasks.push_back({ring.task_id, ring.task_name, ring.task_role});
@@ -74,6 +74,13 @@ Trace read_rings(const Wanted& wanted) {
     std::stable_sort(trace.events.begin(), trace.events.end(),
                      [](const TraceEvent& a, const TraceEvent& b) { return a.time < b.time; });
     return trace;
+}
+
+void keep_latest(Trace& trace, std::size_t most) {
+    if (trace.events.size() > most) {
+        trace.events.erase(trace.events.begin(),
+                           trace.events.end() - static_cast<std::ptrdiff_t>(most));
+    }
 }
 
 }  // namespace
@@ -146,23 +153,23 @@ Trace read_trace() {
     return read_rings([](const Record&) { return true; });
 }
 
-Trace TraceReader::read_new() {
+Trace TraceReader::read_new(std::size_t most) {
     std::uint64_t latest = read_to_;
-    Trace trace = read_rings([&](const Record& record) {
-        latest = std::max(latest, record[0]);
-        return record[0] > read_to_;
-    });
+    Trace trace = read_rings(
+        [&](const Record& record) {
+            latest = std::max(latest, record[0]);
+            return record[0] > read_to_;
+        },
+        most);
     read_to_ = latest;
+    keep_latest(trace, most);
     return trace;
 }
 
 Trace read_page_history(const Page& page, std::size_t most) {
     const std::uint64_t address = address_of(&page);
     Trace trace = read_rings([address](const Record& record) { return record[1] == address; });
-    if (trace.events.size() > most) {
-        trace.events.erase(trace.events.begin(),
-                           trace.events.end() - static_cast<std::ptrdiff_t>(most));
-    }
+    keep_latest(trace, most);
     return trace;
 }
 

@@ -101,9 +101,9 @@ Trace read_page_history(const Page& page, std::size_t most);
 // read already, is not read any more.
 class TraceReader {
 public:
-    // What was recorded since the last call; at first all that is in the rings. Context: as
-    // read_trace.
-    Trace read_new();
+    // What was recorded since the last call, at first all that is in the rings; only the latest
+    // `most` events. Context: as read_trace.
+    Trace read_new(std::size_t most);
 
 private:
     std::uint64_t read_to_ = 0;  // raw clock of the last event

@@ -32,7 +32,7 @@ constexpr unsigned kBitsALevel = 6;
 
 constexpr sync::Nanoseconds kFilesPeriod = 250ms;
 constexpr sync::Nanoseconds kEventsPeriod = 100ms;
-constexpr std::ptrdiff_t kMaxEvents = 120;  // an update
+constexpr std::size_t kMaxEvents = 120;  // an update
 
 std::string quoted(std::string_view text) {
     return boost::json::serialize(boost::json::string(text));
@@ -75,7 +75,7 @@ std::string LiveFeed::update() {
     cache::Trace trace;
     if (now_ - events_told_ >= kEventsPeriod && cache::trace_enabled()) {
         events_told_ = now_;
-        trace = read_events();
+        trace = trace_.read_new(kMaxEvents);
     }
     // Early where something happened to a file that is not shown, so that its events can name it.
     if (files_chosen_ < sync::Nanoseconds::zero() || now_ - files_chosen_ >= kFilesPeriod ||
@@ -220,14 +220,6 @@ const LiveFeed::Shown* LiveFeed::find_shown(const cache::AddressSpace* mapping) 
     const auto found = std::find_if(shown_.begin(), shown_.end(),
                                     [mapping](const Shown& one) { return one.mapping == mapping; });
     return found == shown_.end() ? nullptr : &*found;
-}
-
-cache::Trace LiveFeed::read_events() {
-    cache::Trace trace = trace_.read_new();
-    const auto excess = static_cast<std::ptrdiff_t>(trace.events.size()) - kMaxEvents;
-    trace.events.erase(trace.events.begin(),
-                       trace.events.begin() + std::max<std::ptrdiff_t>(excess, 0));
-    return trace;
 }
 
 void LiveFeed::tell_events(std::string& json, const cache::Trace& trace) {

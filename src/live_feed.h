@@ -60,7 +60,6 @@ private:
     void tell_cells(std::string& json);
     void tell_stats(std::string& json);
     // The last ones since the last time.
-    cache::Trace read_events();
     void tell_events(std::string& json, const cache::Trace& trace);
     void tell_settings(std::string& json);
 

@@ -46,10 +46,12 @@ Entry* find_locked(Rings& all, const std::shared_ptr<TaskRing>& ring) {
 TaskRing::TaskRing(std::size_t capacity)
     : mask_(capacity - 1), words_(new std::atomic<std::uint64_t>[capacity * kRecordWords] {}) {}
 
-std::vector<TaskRing::Record> TaskRing::copy() const {
+std::vector<TaskRing::Record> TaskRing::copy(std::size_t most) const {
     const std::uint64_t end = head_.load(std::memory_order_acquire);
     const std::uint64_t oldest_kept = end > mask_ ? end - mask_ : 0;
-    const std::uint64_t start = std::max(oldest_kept, floor_.load(std::memory_order_relaxed));
+    const std::uint64_t oldest_wanted = end > most ? end - most : 0;
+    const std::uint64_t start =
+        std::max({oldest_kept, oldest_wanted, floor_.load(std::memory_order_relaxed)});
     std::vector<Record> records;
     records.reserve(end - std::min(start, end));
     for (std::uint64_t number = start; number < end; ++number) {
@@ -124,7 +126,7 @@ void set_task_ring_capacity(std::size_t records) {
     rings().capacity.store(std::bit_ceil(records), std::memory_order_relaxed);
 }
 
-std::vector<TaskRecords> copy_task_rings() {
+std::vector<TaskRecords> copy_task_rings(std::size_t most) {
     std::vector<Entry> entries;
     {
         Rings& all = rings();
@@ -133,7 +135,7 @@ std::vector<TaskRecords> copy_task_rings() {
     }
     std::vector<TaskRecords> copies;
     for (const Entry& entry : entries) {
-        std::vector<TaskRing::Record> records = entry.ring->copy();
+        std::vector<TaskRing::Record> records = entry.ring->copy(most);
         if (!records.empty()) {
             copies.push_back({entry.task_id, entry.task_name, entry.task_role, std::move(records)});
         }

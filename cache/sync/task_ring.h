@@ -46,8 +46,8 @@ public:
         }
         head_.store(number + 1, std::memory_order_release);
     }
-    // Any task: the records that are still there, oldest first.
-    [[nodiscard]] std::vector<Record> copy() const;
+    // Any task: the latest `most` of the records that are still there, oldest first.
+    [[nodiscard]] std::vector<Record> copy(std::size_t most) const;
     // Any task: what was appended until now is not copied any more.
     void forget() noexcept;
     [[nodiscard]] std::size_t capacity() const noexcept {
@@ -91,8 +91,11 @@ struct TaskRecords {
     Role task_role;
     std::vector<TaskRing::Record> records;  // oldest first
 };
-// Of every task that has any, in the order of their ids.
-std::vector<TaskRecords> copy_task_rings();
+// Of every task that has any, its latest `most` records; in the order of the tasks' ids. What is
+// copied is fetched from the caches of those who wrote it: who looks often takes only what it
+// shows.
+inline constexpr std::size_t kWholeTaskRing = ~std::size_t{0};
+std::vector<TaskRecords> copy_task_rings(std::size_t most = kWholeTaskRing);
 void forget_task_rings();
 
 }  // namespace wbfat::sync::inline WBFAT_RT

@@ -167,14 +167,30 @@ TEST_F(TraceTest, EventsAreDescribedInWords) {
 TEST_F(TraceTest, AReaderGoesOnWhereItStopped) {
     TraceReader reader;
     trace_page(TraceKind::kLock, page_);
-    EXPECT_EQ(reader.read_new().events.size(), 1U);
-    EXPECT_TRUE(reader.read_new().events.empty());
+    EXPECT_EQ(reader.read_new(100).events.size(), 1U);
+    EXPECT_TRUE(reader.read_new(100).events.empty());
     trace_page(TraceKind::kDirty, page_);
     trace_page(TraceKind::kUnlock, page_);
-    const Trace trace = reader.read_new();
+    const Trace trace = reader.read_new(100);
     ASSERT_EQ(trace.events.size(), 2U);
     EXPECT_EQ(trace.events[0].kind, TraceKind::kDirty);
     EXPECT_EQ(trace.events[1].kind, TraceKind::kUnlock);
+}
+
+TEST_F(TraceTest, AReaderThatTakesTheLatestOnlyLeavesTheOthersForGood) {
+    TraceReader reader;
+    for (const TraceKind kind : {TraceKind::kLock, TraceKind::kDirty, TraceKind::kUnlock}) {
+        trace_page(kind, page_);
+    }
+    {
+        const sync::Thread other("other", sync::Role::kOther,
+                                 [this] { trace_page(TraceKind::kWake, page_); });
+    }
+    const Trace trace = reader.read_new(2);
+    ASSERT_EQ(trace.events.size(), 2U);
+    EXPECT_EQ(trace.events[0].kind, TraceKind::kUnlock);
+    EXPECT_EQ(trace.events[1].kind, TraceKind::kWake);
+    EXPECT_TRUE(reader.read_new(100).events.empty());
 }
 
 }  // namespace
