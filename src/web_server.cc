@@ -394,7 +394,11 @@ void WebServer::Impl::run_command(const ConnectionRef& connection) {
 }
 
 void WebServer::Impl::schedule_update(const ConnectionRef& connection) {
-    connection->tick->expires_after(std::chrono::microseconds(1'000'000 / kUpdatesPerSecond));
+    // In step with the last one, however long that took to make; late ones are not made up for
+    // (H4).
+    constexpr std::chrono::microseconds kPeriod(1'000'000 / kUpdatesPerSecond);
+    connection->tick->expires_at(
+        std::max(asio::steady_timer::clock_type::now(), connection->tick->expiry() + kPeriod));
     connection->tick->async_wait([this, connection](error_code error) {
         if (error || is_dropped(connection)) {
             return;
