@@ -108,6 +108,8 @@ inline void saw(std::uint64_t value) noexcept {
     }
 }
 void relaxed_written(const void* object, unsigned size_bytes);
+// Fails the run if the task has ended: its Task would be gone.
+void assert_task_lives(int task, const Where& where);
 // Whether anybody wants to know of named points: rules or a record.
 extern constinit bool points_matter;
 void at_point(const char* name, const Where& where);
@@ -579,8 +581,10 @@ public:
     bool park_for(Nanoseconds timeout, const sched::Where& where = sched::Where::here()) {
         return parker_.park_for(timeout, where);
     }
+    // Requires: the task has not ended. Here that is asserted.
     void unpark(const sched::Where& where = sched::Where::here()) {
         parker_.unpark(where);
+        sched::assert_task_lives(static_cast<int>(id_) - 1, where);
     }
 
     // Asks the task to give up the killable wait it is in, or the next one. Stays until cleared.

@@ -188,6 +188,38 @@ Scheduler::~Scheduler() {
 
 // --- the tasks' side
 
+namespace {
+
+// How much of its object an operation may change.
+constexpr std::size_t bytes_written(OpKind kind, unsigned size_bytes) {
+    switch (kind) {
+        case OpKind::kLock:
+        case OpKind::kLockShared:
+        case OpKind::kTryLock:
+        case OpKind::kUnlock:
+        case OpKind::kUnlockShared:
+            return sizeof(LockState);
+        case OpKind::kCondEnqueue:
+        case OpKind::kCondNotifyOne:
+        case OpKind::kCondNotifyAll:
+        case OpKind::kCondSleepFor:
+            return sizeof(CondState);
+        case OpKind::kLoad:
+        case OpKind::kCondSleep:
+        case OpKind::kSleep:
+        case OpKind::kYield:
+        case OpKind::kSpawn:
+        case OpKind::kJoin:
+        case OpKind::kPoint:
+        case OpKind::kFinish:
+            return 0;
+        default:
+            return size_bytes;
+    }
+}
+
+}  // namespace
+
 void before(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
             const Where& where) {
     Scheduler& s = scheduler();
@@ -210,6 +242,49 @@ void before(OpKind kind, const void* object, std::uint64_t argument, unsigned si
     ++s.nr_operations_;
     if (s.record_ != nullptr) [[unlikely]] {
         s.record_event(fiber, merged);
+    }
+    if (const std::size_t written = bytes_written(kind, size_bytes)) {
+        s.world_.will_write(object, written);
+    }
+    s.assert_object_lives(fiber);
+}
+
+namespace {
+
+Failure dead_object(const char* title, std::string object, const Where& where) {
+    return {.kind = Failure::Kind::kBug,
+            .task = -1,
+            .title = title,
+            .condition = "what is touched lives",
+            .object = std::move(object),
+            .file = where.file,
+            .line = where.line};
+}
+
+}  // namespace
+
+// A call that waits leaves things on its stack for others to find; a pointer to them must not
+// outlive it.
+void Scheduler::assert_object_lives(const Fiber& fiber) {
+    const void* const object = fiber.pending.object;
+    const int owner = World::stack_owner(object);
+    if (owner < 0 || owner == fiber.number) [[likely]] {
+        return;
+    }
+    const bool stands_still = !on_threads && owner < nr_tasks_;
+    if (stands_still && (at(owner).is_finished || object < at(owner).context)) {
+        const World::Outside outside;
+        fail(dead_object("use after return: the call whose stack this was has ended",
+                         "on the stack of " + at(owner).name, fiber.pending.where));
+    }
+}
+
+void assert_task_lives(int task, const Where& where) {
+    Scheduler& s = scheduler();
+    if (running != nullptr && task < s.nr_tasks_ && s.at(task).is_finished) {
+        const World::Outside outside;
+        s.fail(
+            dead_object("use after free: a task is woken that has ended", s.at(task).name, where));
     }
 }
 
@@ -532,11 +607,7 @@ void Scheduler::save_daemons() {
         if (it.daemon && !it.is_finished && !on_threads) {
             world_.add_stack_part(static_cast<std::byte*>(it.context), it.stack_top());
         }
-        set_up_state_.push_back({.context = it.context,
-                                 .pending = it.pending,
-                                 .history = it.history,
-                                 .deadline = it.deadline,
-                                 .is_finished = it.is_finished});
+        set_up_state_.push_back(state_of(it));
     }
 }
 
@@ -546,15 +617,81 @@ void Scheduler::restore_daemons() {
     nr_tasks_ = nr_set_up_;
     nr_operations_ = 0;
     for (int i = 0; i < nr_tasks_; ++i) {
-        Fiber& it = at(i);
-        const SetUpState& was = set_up_state_[static_cast<std::size_t>(i)];
-        it.context = was.context;
-        it.pending = was.pending;
-        it.history = was.history;
-        it.deadline = was.deadline;
-        it.is_finished = was.is_finished;
-        it.timed_out = it.after_acquisition = false;
+        put_back(at(i), set_up_state_[static_cast<std::size_t>(i)]);
     }
+}
+
+FiberState Scheduler::state_of(const Fiber& fiber) {
+    return {.context = fiber.context,
+            .pending = fiber.pending,
+            .history = fiber.history,
+            .deadline = fiber.deadline,
+            .is_finished = fiber.is_finished,
+            .after_acquisition = fiber.after_acquisition,
+            .timed_out = fiber.timed_out};
+}
+
+void Scheduler::put_back(Fiber& fiber, const FiberState& state) {
+    fiber.context = state.context;
+    fiber.pending = state.pending;
+    fiber.history = state.history;
+    fiber.deadline = state.deadline;
+    fiber.is_finished = state.is_finished;
+    fiber.after_acquisition = state.after_acquisition;
+    fiber.timed_out = state.timed_out;
+}
+
+bool Scheduler::save(Checkpoint& into) {
+#if defined(WBFAT_MODEL_TSAN) || defined(WBFAT_MODEL_ASAN)
+    // A detector remembers what ran, and would not forget it.
+    static_cast<void>(into);
+    return false;
+#else
+    const bool sees_more = point_rules_ != nullptr || record_ != nullptr || learning_ || on_threads;
+    if (sees_more || nr_tasks_ != nr_set_up_ || failure_.kind != Failure::Kind::kNone) {
+        return false;
+    }
+    world_.save(into.world);
+    into.now = now_;
+    into.nr_operations = nr_operations_;
+    into.fibers.clear();
+    into.stacks.clear();
+    for (int i = 0; i < nr_tasks_; ++i) {
+        const Fiber& it = at(i);
+        into.fibers.push_back(state_of(it));
+        if (!it.is_finished) {
+            into.stacks.insert(into.stacks.end(), static_cast<std::byte*>(it.context),
+                               it.stack_top());
+        }
+    }
+    return true;
+#endif
+}
+
+bool Scheduler::load(const Checkpoint& from) {
+    if (!world_.load(from.world)) {
+        return false;
+    }
+    failure_ = {};
+    now_ = from.now;
+    nr_operations_ = from.nr_operations;
+    nr_tasks_ = nr_set_up_;
+    const std::byte* saved = from.stacks.data();
+    for (int i = 0; i < nr_tasks_; ++i) {
+        Fiber& it = at(i);
+        put_back(it, from.fibers[static_cast<std::size_t>(i)]);
+        if (it.is_finished) {
+            continue;
+        }
+        auto* const sp = static_cast<std::byte*>(it.context);
+        const auto size = static_cast<std::size_t>(it.stack_top() - sp);
+        std::memcpy(sp, saved, size);
+        saved += size;
+        if (hashing_) {
+            std::memset(sp - kDeadBytes, 0, kDeadBytes);
+        }
+    }
+    return true;
 }
 
 // What comes now comes after all that the tasks did.

@@ -12,6 +12,9 @@
 // A task stands before its next visible operation, which is announced in pending(); step() does it
 // and runs on to the next. A search is a loop around these calls; it lives in tools/explore.
 //
+// An operation on what lay on the stack of a call that has returned, or that wakes a task which has
+// ended, fails the run: with real threads it would be a use of freed memory.
+//
 // Merging (Lipton): what follows an acquisition and what a release does cannot be told apart, by
 // anybody, from happening at once with it. With merging on, a release and the first operation after
 // an acquisition are no steps of their own.
@@ -82,6 +85,17 @@ public:
     [[nodiscard]] virtual std::uint64_t state() const = 0;
 };
 
+// Where a task stands.
+struct FiberState {
+    void* context = nullptr;
+    Pending pending;
+    std::uint64_t history = 0;
+    Nanoseconds deadline{0};
+    bool is_finished = false;
+    bool after_acquisition = false;
+    bool timed_out = false;
+};
+
 class Scheduler {
 public:
     enum class Daemon : std::uint8_t { kNo, kYes };
@@ -132,6 +146,18 @@ public:
     // The tasks that can have the next turn, as bits. 0: the run is over.
     [[nodiscard]] std::uint32_t enabled();
     void step(int task);
+    // A run as it is now, to go on from here another time instead of repeating it.
+    struct Checkpoint {
+        World::Checkpoint world;
+        Nanoseconds now{0};
+        std::uint64_t nr_operations = 0;
+        std::vector<FiberState> fibers;
+        std::vector<std::byte> stacks;
+    };
+    // False: not possible here.
+    bool save(Checkpoint& into);
+    // False, and nothing done, when the checkpoint is too old: begin() and repeat.
+    bool load(const Checkpoint& from);
     // Runs a check as the set-up ran, after the last step.
     void directly(const std::function<void()>& check);
 
@@ -183,24 +209,19 @@ private:
     friend void before(OpKind, const void*, std::uint64_t, unsigned, const Where&);
     friend void at_point(const char*, const Where&);
     friend void relaxed_written(const void*, unsigned);
-
-    // Where a daemon sleeps at the snapshot.
-    struct SetUpState {
-        void* context = nullptr;
-        Pending pending;
-        std::uint64_t history = 0;
-        Nanoseconds deadline{0};
-        bool is_finished = false;
-    };
+    friend void assert_task_lives(int, const Where&);
 
     Fiber& at(int task) const {
         return *fibers_[static_cast<std::size_t>(task)];
     }
     [[nodiscard]] bool can_run(const Fiber& fiber) const;
     std::uint32_t pass_time();
+    void assert_object_lives(const Fiber& fiber);
     void prepare(Fiber& fiber);
     void resume(Fiber& fiber);
     void order_after_all();
+    static FiberState state_of(const Fiber& fiber);
+    static void put_back(Fiber& fiber, const FiberState& state);
     void save_daemons();
     void restore_daemons();
     void record_event(const Fiber& fiber, bool merged);
@@ -212,7 +233,7 @@ private:
     Task* main_task_ = nullptr;  // of the world
     int nr_tasks_ = 0;
     int nr_set_up_ = 0;
-    std::vector<SetUpState> set_up_state_;
+    std::vector<FiberState> set_up_state_;  // of daemons: where they sleep at the snapshot
     Nanoseconds set_up_now_{0};
     Nanoseconds now_{0};
     std::uint64_t nr_operations_ = 0;

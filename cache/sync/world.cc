@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include <sys/mman.h>
 
@@ -35,7 +36,6 @@ constexpr std::uintptr_t kStacksAt = kTasksAt + kMaxTasks * kTaskBytes;
 constexpr std::uintptr_t kEnd = kStacksAt + kMaxTasks * kStackStride;
 
 constexpr std::size_t kPage = 4096;
-constexpr std::size_t kBlock = 64;
 constexpr std::size_t kUnit = 16;  // sizes and alignments
 
 // Before every piece of memory: where the arena got it and how long it is.
@@ -185,6 +185,11 @@ std::byte* World::stack(int task) const {
                                         kGuardBytes);
 }
 
+int World::stack_owner(const void* object) {
+    const std::size_t offset = reinterpret_cast<std::uintptr_t>(object) - kStacksAt;
+    return offset < kEnd - kStacksAt ? static_cast<int>(offset / kStackStride) : -1;
+}
+
 bool World::is_global(const void* object) {
     const auto* const at = static_cast<const std::byte*>(object);
     for (std::size_t i = 0; i < nr_registered; ++i) {
@@ -223,6 +228,8 @@ void World::clear() {
     relaxed_.clear();
     copies_.clear();
     hashed_.clear();
+    recent_ = {};
+    found_new_ = must_rebuild_ = false;
 }
 
 std::vector<World::Range> World::regions() const {
@@ -248,6 +255,8 @@ void World::snapshot() {
     saved_.clear();
     blocks_.clear();
     relaxed_.clear();
+    recent_ = {};
+    found_new_ = must_rebuild_ = false;
     for (const Range& region : regions()) {
         std::byte* const first = round_down(region.start, kPage);
         const auto nr_pages = static_cast<std::size_t>(region.end - first + kPage - 1) / kPage;
@@ -263,6 +272,22 @@ void World::snapshot() {
     std::sort(saved_.begin(), saved_.end(),
               [](const Saved& a, const Saved& b) { return a.at < b.at; });
     rebuild();
+}
+
+void World::add_block(std::uintptr_t at) {
+    auto* const block = reinterpret_cast<std::byte*>(at);
+    const bool belongs_to_a_call =
+        stack_owner(block) >= 0 &&
+        std::none_of(stack_parts_.begin(), stack_parts_.end(), [block](const Range& part) {
+            return block + kBlock > part.start && block < part.end;
+        });
+    if (belongs_to_a_call) {
+        return;
+    }
+    const Outside outside;
+    if (blocks_.insert(block).second) {
+        found_new_ = must_rebuild_ = true;
+    }
 }
 
 void World::compare(std::byte* at, const std::byte* saved, std::size_t size_bytes) {
@@ -282,7 +307,6 @@ void World::compare(std::byte* at, const std::byte* saved, std::size_t size_byte
 
 bool World::learn() {
     const Outside outside;
-    found_new_ = false;
     for (const Range& region : regions()) {
         std::byte* const first = round_down(region.start, kPage);
         const auto nr_pages = static_cast<std::size_t>(region.end - first + kPage - 1) / kPage;
@@ -308,10 +332,12 @@ bool World::learn() {
     if (found_new_) {
         rebuild();
     }
-    return found_new_;
+    return std::exchange(found_new_, false);
 }
 
 void World::rebuild() {
+    must_rebuild_ = false;
+    ++version_;
     copies_.clear();
     hashed_.clear();
     std::vector<Range> all = regions();
@@ -342,7 +368,9 @@ void World::rebuild() {
             }
         }
     }
+    changing_bytes_ = 0;
     for (const Copy& copy : copies_) {
+        changing_bytes_ += copy.bytes.size();
         std::byte* start = copy.to;
         std::byte* const end = copy.to + copy.bytes.size();
         for (auto word = relaxed_.lower_bound(start); word != relaxed_.end() && *word < end;
@@ -359,6 +387,9 @@ void World::rebuild() {
 }
 
 void World::restore() {
+    if (must_rebuild_) {
+        rebuild();
+    }
     for (const Copy& copy : copies_) {
         std::memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
     }
@@ -372,6 +403,77 @@ void World::restore() {
     }
 }
 
+namespace {
+
+// Numbers among the pointers of Checkpoint::free.
+std::byte* as_pointer(std::uintptr_t number) {
+    return reinterpret_cast<std::byte*>(number);
+}
+
+void save_arenas(std::vector<std::byte*>& into) {
+    into.clear();
+    for (const Arenas& it : arenas) {
+        into.push_back(as_pointer(it.now.used));
+        into.push_back(as_pointer(it.touched.count()));
+        for (std::size_t i = it.touched._Find_first(); i < it.touched.size();
+             i = it.touched._Find_next(i)) {
+            const std::vector<std::byte*>& free = it.now.free[i];
+            into.push_back(as_pointer(i));
+            into.push_back(as_pointer(free.size()));
+            into.insert(into.end(), free.begin(), free.end());
+        }
+    }
+}
+
+void load_arenas(const std::vector<std::byte*>& from) {
+    auto at = from.begin();
+    const auto number = [&at] { return reinterpret_cast<std::uintptr_t>(*at++); };
+    for (Arenas& it : arenas) {
+        for (std::size_t i = it.touched._Find_first(); i < it.touched.size();
+             i = it.touched._Find_next(i)) {
+            it.now.free[i] = it.saved.free[i];
+        }
+        it.touched.reset();
+        it.now.used = number();
+        for (std::size_t left = number(); left > 0; --left) {
+            const std::size_t size_class = number();
+            const auto size = static_cast<std::ptrdiff_t>(number());
+            it.now.free[size_class].assign(at, at + size);
+            it.touched.set(size_class);
+            at += size;
+        }
+    }
+}
+
+}  // namespace
+
+void World::save(Checkpoint& into) {
+    if (must_rebuild_) {
+        rebuild();
+    }
+    into.version = version_;
+    into.bytes.resize(changing_bytes_);
+    std::byte* to = into.bytes.data();
+    for (const Copy& copy : copies_) {
+        std::memcpy(to, copy.to, copy.bytes.size());
+        to += copy.bytes.size();
+    }
+    save_arenas(into.free);
+}
+
+bool World::load(const Checkpoint& from) {
+    if (must_rebuild_ || from.version != version_) {
+        return false;
+    }
+    const std::byte* at = from.bytes.data();
+    for (const Copy& copy : copies_) {
+        std::memcpy(copy.to, at, copy.bytes.size());
+        at += copy.bytes.size();
+    }
+    load_arenas(from.free);
+    return true;
+}
+
 std::uint64_t World::hash() const {
     std::uint64_t hash = 0;
     for (const Range& range : hashed_) {
@@ -379,14 +481,6 @@ std::uint64_t World::hash() const {
                                     hash);
     }
     return hash;
-}
-
-std::size_t World::changing_bytes() const {
-    std::size_t size = 0;
-    for (const Copy& copy : copies_) {
-        size += copy.bytes.size();
-    }
-    return size;
 }
 
 }  // namespace wbfat::sync::inline WBFAT_RT::sched

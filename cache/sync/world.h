@@ -6,15 +6,17 @@
 // needs to know how to save, restore or hash itself.
 //
 // Copying all of it for every run would cost too much, so the world learns which blocks of 64 bytes
-// runs change, by comparing everything with the copy, and from then on puts back and hashes only
-// these. learn() is called while an exploration warms up, now and then, and at its end; an
-// exploration during which it found something new starts again.
+// runs change, and from then on puts back and hashes only these. What operations of model.h write
+// it is told; the rest, plain memory, it finds by comparing everything with the copy. learn() is
+// called while an exploration warms up, now and then, and at its end; an exploration during which
+// it found something new starts again.
 //
 // Each task allocates from an arena of its own, so that addresses do not depend on the schedule.
 //
 // Differs from an allocator: nothing is thread safe; one OS thread runs at a time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <set>
@@ -56,6 +58,8 @@ public:
     // The stack of a task: [base, base + kStackBytes), growing down.
     static constexpr std::size_t kStackBytes = 256 << 10;
     std::byte* stack(int task) const;
+    // Whose stack it lies on, or -1.
+    static int stack_owner(const void* object);
 
     // Whether it lies in static storage that runs change.
     static bool is_global(const void* object);
@@ -64,6 +68,28 @@ public:
     // A part of a stack that belongs to the state at the snapshot: of a task that sleeps there.
     void add_stack_part(std::byte* from, std::byte* to);
 
+    // What an announced operation is about to write: known from then on, without comparing.
+    void will_write(const void* object, std::size_t size_bytes) {
+        auto at = reinterpret_cast<std::uintptr_t>(object) / kBlock;
+        const auto last = (reinterpret_cast<std::uintptr_t>(object) + size_bytes - 1) / kBlock;
+        for (; at <= last; ++at) {
+            if (std::uintptr_t& recent = recent_[at % recent_.size()]; recent != at) [[unlikely]] {
+                recent = at;
+                add_block(at * kBlock);
+            }
+        }
+    }
+
+    // What runs have changed, as it is now: to go on from here another time.
+    struct Checkpoint {
+        std::uint64_t version = 0;  // 0: none
+        std::vector<std::byte> bytes;
+        std::vector<std::byte*> free;  // for each arena its use, and each class that was touched
+    };
+    void save(Checkpoint& into);
+    // False, and nothing done: more is known to change than when it was saved.
+    bool load(const Checkpoint& from);
+
     // Empties the arenas. Whatever lay there is gone without being destroyed.
     void clear();
     void snapshot();
@@ -71,9 +97,12 @@ public:
     bool learn();
     void restore();
     std::uint64_t hash() const;
-    [[nodiscard]] std::size_t changing_bytes() const;
+    [[nodiscard]] std::size_t changing_bytes() const {
+        return changing_bytes_;
+    }
 
 private:
+    static constexpr std::size_t kBlock = 64;
     struct Range {
         std::byte* start;
         std::byte* end;
@@ -84,6 +113,7 @@ private:
         std::vector<std::byte> bytes;
     };
     std::vector<Range> regions() const;
+    void add_block(std::uintptr_t at);
     void compare(std::byte* at, const std::byte* saved, std::size_t size_bytes);
     void rebuild();
 
@@ -98,6 +128,10 @@ private:
     std::vector<Copy> copies_;
     std::vector<Range> hashed_;
     bool found_new_ = false;
+    bool must_rebuild_ = false;
+    std::size_t changing_bytes_ = 0;
+    std::uint64_t version_ = 1;                  // of the list of what changes
+    std::array<std::uintptr_t, 1024> recent_{};  // numbers of blocks that are known
 };
 
 }  // namespace wbfat::sync::inline WBFAT_RT::sched

@@ -279,5 +279,91 @@ TEST_F(ModelTest, GivesEqualStatesEqualHashes) {
     EXPECT_EQ(ends[0], ends[1]);
 }
 
+TEST_F(ModelTest, GoesOnFromAKeptStateAsItWouldHaveFromTheStart) {
+    struct Shared {
+        Atomic<int> turns{0};
+        std::vector<int> order;
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        for (const int number : {1, 2, 3}) {
+            task(std::to_string(number), [=] {
+                shared->turns.fetch_add(1);
+                shared->order.push_back(number);
+                shared->turns.fetch_add(1);
+            });
+        }
+    });
+    all_schedules([] { return std::string(); });  // learns
+    const auto go_on = [&](std::initializer_list<int> tasks) {
+        for (const int it : tasks) {
+            scheduler_.step(it);
+        }
+        return shared->order;
+    };
+    scheduler_.begin();
+    go_on({1, 0});
+    Scheduler::Checkpoint kept;
+    if (!scheduler_.save(kept)) {
+        GTEST_SKIP() << "not under a sanitizer";
+    }
+    EXPECT_EQ(go_on({2, 2, 1, 0}), (std::vector{2, 1, 3}));
+    EXPECT_EQ(scheduler_.enabled(), 0U);
+    ASSERT_TRUE(scheduler_.load(kept));
+    EXPECT_EQ(shared->order, (std::vector{2, 1}));
+    EXPECT_EQ(scheduler_.nr_operations(), 2U);
+    EXPECT_EQ(go_on({0, 1, 2, 2}), (std::vector{2, 1, 3}));
+    EXPECT_EQ(shared->turns.peek(), 6);
+    EXPECT_EQ(scheduler_.enabled(), 0U);
+}
+
+TEST_F(ModelTest, FailsARunThatTouchesTheStackOfACallThatHasReturned) {
+    struct Shared {
+        Atomic<Atomic<int>*> place{nullptr};
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("owner", [=] {
+            Atomic<int> on_the_stack{0};
+            shared->place.store(&on_the_stack);
+        });
+        task("user", [=] {
+            if (Atomic<int>* const place = shared->place.load()) {
+                place->store(1);
+            }
+        });
+    });
+    scheduler_.begin();
+    for (const int it : {0, 1, 1}) {
+        scheduler_.step(it);
+    }
+    EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kBug);
+    EXPECT_NE(scheduler_.failure().title.find("use after return"), std::string::npos);
+    scheduler_.begin();
+    EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kNone);
+}
+
+TEST_F(ModelTest, FailsARunThatWakesATaskThatHasEnded) {
+    struct Shared {
+        Atomic<Task*> sleeper{nullptr};
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("sleeper", [=] { shared->sleeper.store(&current_task()); });
+        task("waker", [=] {
+            if (Task* const sleeper = shared->sleeper.load()) {
+                sleeper->unpark();
+            }
+        });
+    });
+    scheduler_.begin();
+    for (const int it : {0, 1, 1}) {
+        scheduler_.step(it);
+    }
+    EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kBug);
+    EXPECT_EQ(scheduler_.failure().object, "sleeper");
+}
+
 }  // namespace
 }  // namespace wbfat::sync::inline WBFAT_RT

@@ -1,6 +1,9 @@
 // Depth first over schedules: all of them, those with few preemptions, or until every state was
 // seen.
 //
+// Where a way is left, the state is kept, so that the next run goes on from there; now and then a
+// run is repeated from its start, to see that it does again what it did.
+//
 // A run goes down the path that is to be repeated and then takes the first way at every fork; then
 // the deepest fork with a way not taken is the end of the next path. With a bound, going on with
 // the running task is the first way and every other one costs a preemption. With states, a run ends
@@ -23,6 +26,7 @@ struct Fork {
     std::int8_t chosen = -1;
     std::int8_t before = -1;       // the task that ran before
     std::uint8_t preemptions = 0;  // before this turn
+    bool is_kept = false;          // kept_ has the state
     sync::sched::OpKind kind{};
     const void* object = nullptr;
 };
@@ -52,11 +56,23 @@ public:
     }
 
 private:
-    // False: the search is over.
-    bool run_once() {
+    // Begins a run, as far along the path as it can. Returns the depth.
+    std::size_t start() {
+        constexpr std::uint64_t kRepeatEvery = 256;
+        const std::size_t last = path_.empty() ? 0 : path_.size() - 1;
+        if (last < kept_.size() && path_[last].is_kept &&
+            search_.result.executions % kRepeatEvery != 0 && scheduler_.load(kept_[last])) {
+            turns_.resize(last);
+            return last;
+        }
         session_.begin();
         turns_.clear();
-        for (std::size_t depth = 0;; ++depth) {
+        return 0;
+    }
+
+    // False: the search is over.
+    bool run_once() {
+        for (std::size_t depth = start();; ++depth) {
             const bool repeats = depth < path_.size();
             if (repeats && !same_as_before(path_[depth])) {
                 search_.nondeterministic(turns_, depth);
@@ -123,6 +139,13 @@ private:
             fork.left = 1U << fork.before;
         }
         choose(fork, goes_on ? fork.before : std::countr_zero(able));
+        if (fork.left != 0) {
+            const std::size_t depth = path_.size();
+            if (kept_.size() <= depth) {
+                kept_.resize(depth + 1);
+            }
+            fork.is_kept = scheduler_.save(kept_[depth]);
+        }
         path_.push_back(fork);
     }
 
@@ -188,6 +211,7 @@ private:
     StateSet* const states_;
     const bool merged_;
     std::vector<Fork> path_;
+    std::vector<Scheduler::Checkpoint> kept_;  // by depth
     std::vector<Turn> turns_;
 };
 
