@@ -55,6 +55,8 @@ public:
     Scenario& operator=(const Scenario&) = delete;
 
     virtual void set_up() = 0;
+    // Asserts what must be true whenever everybody has ended.
+    virtual void assert_at_end() {}
     // "" or a sentence: data that was promised and is not there.
     virtual std::string check() {
         return {};

@@ -195,7 +195,10 @@ Verdict Session::verdict() {
         }
     }
     std::string lost;
-    scheduler_.directly([&] { lost = scenario_->check(); });
+    scheduler_.directly([&] {
+        scenario_->assert_at_end();
+        lost = scenario_->check();
+    });
     if (scheduler_.failure().kind == Failure::Kind::kBug) {
         return Verdict::kAssertion;
     }

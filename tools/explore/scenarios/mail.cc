@@ -58,12 +58,7 @@ public:
 private:
     void write_again() {
         cache::lock_page(page());
-        started_ = !cache::page_test(page(), cache::PG_writeback) &&
-                   cache::clear_page_dirty_for_io(page()) != 0;
-        if (started_) {
-            cache::set_page_writeback(page());
-            cache::set_page_dirty(page());
-        }
+        started_ = start_writeback_and_redirty(page());
         cache::unlock_page(page());
         submitted_.unpark();
         unlocked_.unpark();

@@ -3,14 +3,18 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <cerrno>
 #include <utility>
 
+#include "cache/assertions.h"
 #include "cache/base/check.h"
 #include "cache/filemap.h"
 #include "cache/flusher.h"
+#include "cache/mark_check.h"
 #include "cache/page_frames.h"
 #include "cache/page_lock.h"
+#include "cache/protocol.h"
 #include "cache/sync/scheduler.h"
 
 namespace wbfat::explore {
@@ -103,6 +107,7 @@ Page& PageBed::add_page(cache::pgoff_t index, Start start) {
         cache::set_page_dirty(page);
     }
     if (start == Start::kWriteback || start == Start::kWritebackAndDirty) {
+        cache::prepare_page_writeback(page);
         cache::clear_page_dirty_for_io(page);
         cache::set_page_writeback(page);
     }
@@ -118,6 +123,23 @@ int PageBed::task(std::string name, sync::Role role, std::string purpose,
                   std::function<void()> body) {
     return sync::sched::scheduler().add_task(std::move(name), role, std::move(purpose),
                                              std::move(body));
+}
+
+bool PageBed::start_writeback_and_redirty(Page& page) {
+    if (!cache::try_prepare_page_writeback(page)) {
+        return false;
+    }
+    if (cache::clear_page_dirty_for_io(page) == 0) {
+        // A bit that came with the question has to be given back.
+        const bool is_ours = cache::current_protocol().set == cache::SetWriteback::kWithWait;
+        if (is_ours) {
+            cache::set_page_writeback(page);
+        }
+        return is_ours;
+    }
+    cache::set_page_writeback(page);
+    cache::set_page_dirty(page);
+    return true;
 }
 
 wbfat::Result<> PageBed::write_at_once(Page& page,
@@ -148,6 +170,17 @@ std::string PageBed::marks_of(const Page& page) {
         }
     }
     return text;
+}
+
+void PageBed::assert_at_end() {
+    constexpr std::array kOfMarks{cache::Assertion::kWritebackMark, cache::Assertion::kDirtyMark};
+    for (const cache::Assertion id : kOfMarks) {
+        cache::set_assertion(id, cache::AssertionState::kBug);
+    }
+    cache::check_marks(*mapping_, 0, pages_.size());
+    for (const cache::Assertion id : kOfMarks) {
+        cache::set_assertion(id, cache::AssertionState::kOff);
+    }
 }
 
 std::string PageBed::outcome() {

@@ -22,6 +22,8 @@ public:
     PageBed();
     ~PageBed() override;
 
+    // The marks of the index say what the pages say.
+    void assert_at_end() override;
     std::string outcome() override;
     std::vector<ObservedPage> pages() override;
     std::vector<NamedObject> objects() override;
@@ -34,6 +36,9 @@ protected:
     cache::Page& add_page(cache::pgoff_t index, Start start);
     int task(std::string name, sync::Role role, std::string purpose, std::function<void()> body);
 
+    // As a background writer does, and somebody writes into the page at once. False if it is under
+    // writeback already or clean. Whoever is told true ends the writeback.
+    static bool start_writeback_and_redirty(cache::Page& page) REQUIRES(page);
     // As mpage_writepages writes, with an I/O that ends at once.
     static wbfat::Result<> write_at_once(cache::Page& page, cache::BlockMask dirty);
     // write_cache_pages over the whole mapping.

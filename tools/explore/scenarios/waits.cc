@@ -26,12 +26,7 @@ public:
              [this] { cache::end_page_writeback(page()); });
         task("CPU2", sync::Role::kFlusher, "starts the second writeback", [this] {
             cache::lock_page(page());
-            started_ = !cache::page_test(page(), cache::PG_writeback) &&
-                       cache::clear_page_dirty_for_io(page()) != 0;
-            if (started_) {
-                cache::set_page_writeback(page());
-                cache::set_page_dirty(page());
-            }
+            started_ = start_writeback_and_redirty(page());
             cache::unlock_page(page());
             submitted_.unpark();
             unlocked_.unpark();
