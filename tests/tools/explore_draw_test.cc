@@ -130,7 +130,7 @@ TEST(StoryTest, FoldsWhatChangesNothingThatIsDrawn) {
     const Story single = story_of(run, {}, Folding::kOneEach);
     EXPECT_EQ(folded.boxes.size() + 2, single.boxes.size());
     EXPECT_EQ(folded.boxes[folded.boxes.size() - 2].nr_steps, 3U);
-    EXPECT_EQ(folded.boxes[folded.boxes.size() - 2].verb, "3 steps");
+    EXPECT_EQ(folded.boxes[folded.boxes.size() - 2].verb, "3");
 }
 
 TEST(PictureTest, NoLabelMeetsAnotherAndNoneIsCutByABox) {

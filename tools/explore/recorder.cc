@@ -352,11 +352,15 @@ private:
             const StepRecord& step = record_.steps[i];
             const std::uint64_t bit =
                 on.starts_with("PG_locked") ? cache::PG_locked : cache::PG_writeback;
-            if (step.page >= 0 && step.object.ends_with(".flags") && (step.before & bit) != 0 &&
-                (step.after & bit) == 0) {
-                return fmt::format("{} cleared the bit at step {} and woke nobody who sleeps now",
-                                   record_.tasks[static_cast<std::size_t>(step.task)].name, i + 1);
+            if (step.page < 0 || !step.object.ends_with(".flags") ||
+                ((step.before ^ step.after) & bit) == 0) {
+                continue;
             }
+            if ((step.after & bit) != 0) {
+                return {};  // set since: the wake-up has not been due yet
+            }
+            return fmt::format("{} cleared the bit at step {} and woke nobody who sleeps now",
+                               record_.tasks[static_cast<std::size_t>(step.task)].name, i + 1);
         }
         return {};
     }
@@ -421,6 +425,15 @@ private:
                                        .on = {},
                                        .after_point = point};
                 }
+            }
+            // Who went to sleep with the last step of all.
+            if (!finished && last_own == end - 1 && record_.failure.verdict == Verdict::kDeadlock) {
+                open = PauseRecord{.task = task,
+                                   .from = last_own,
+                                   .to = end,
+                                   .why = PauseRecord::Why::kAsleep,
+                                   .on = {},
+                                   .after_point = point};
             }
             if (!finished || open.has_value()) {
                 close(open, until);

@@ -298,17 +298,32 @@ private:
             if (pause == run_.pauses.end() || pause->from < 0) {
                 continue;
             }
-            std::string sentence =
-                fmt::format("{} goes to sleep on {}.",
-                            run_.tasks.at(static_cast<std::size_t>(sleeper.task)).name, sleeper.on);
-            if (!sleeper.missed_wake.empty()) {
-                sentence += fmt::format(" The wake-up that it waits for went past: {}.",
-                                        sleeper.missed_wake);
-            }
-            result_.chapters.push_back({pause->from, sentence});
+            result_.chapters.push_back({pause->from, sentence_of(sleeper)});
         }
         std::sort(result_.chapters.begin(), result_.chapters.end(),
                   [](const Chapter& a, const Chapter& b) { return a.step < b.step; });
+    }
+
+    std::string sentence_of(const SleeperRecord& sleeper) const {
+        const auto name = [this](int task) {
+            return run_.tasks.at(static_cast<std::size_t>(task)).name;
+        };
+        const std::string begin =
+            fmt::format("{} goes to sleep on {}", name(sleeper.task), sleeper.on);
+        if (!sleeper.missed_wake.empty()) {
+            return fmt::format("{}. The wake-up that it waits for went past: {}.", begin,
+                               sleeper.missed_wake);
+        }
+        if (run_.pages.size() != 1 || run_.steps.empty()) {
+            return begin + ".";
+        }
+        const PageState& last = page_state_after(run_, static_cast<int>(run_.steps.size()) - 1, 0);
+        if ((last.flags & flag_in(sleeper.on)) == 0) {
+            return begin + ", which is clear.";
+        }
+        return sleeper.on.starts_with("PG_locked") && last.lock_owner >= 0
+                   ? fmt::format("{}, which {} holds.", begin, name(last.lock_owner))
+                   : begin + ", which is still set.";
     }
 
     const RunRecord& run_;

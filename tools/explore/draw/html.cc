@@ -24,6 +24,7 @@ body{margin:0;background:#fff;color:#1b2733;font:14px/1.45 "DejaVu Sans",Verdana
 .box.past{fill:#8fbcec}.box.future{fill:#ffb55e}.box.beside{fill:#d9dde0}
 .head{stroke:#1b2733;stroke-width:1.5;stroke-dasharray:3 3}
 .box{cursor:pointer}
+.fit svg{width:100%;height:auto}
 )";
 
 // `panels` is defined before: per panel first, columns, top, bottom, boxes of {thread, clock,
@@ -60,6 +61,7 @@ function go(to) {
   show();
 }
 addEventListener('keydown', event => {
+  if (event.key === 'f') document.querySelector('#picture').classList.toggle('fit');
   const to = {ArrowRight: now + 1, ArrowLeft: now - 1, Home: -1, End: longest - 1}[event.key];
   if (to === undefined) return;
   event.preventDefault();
@@ -82,7 +84,7 @@ for (const thing of svg.querySelectorAll('.box')) {
   });
   thing.addEventListener('click', () => go(id - p.first));
 }
-bar.innerHTML = '<kbd>&rarr;</kbd> <kbd>&larr;</kbd> <kbd>Home</kbd> <kbd>End</kbd> go through the steps. ' +
+bar.innerHTML = '<kbd>&rarr;</kbd> <kbd>&larr;</kbd> <kbd>Home</kbd> <kbd>End</kbd> go through the steps, <kbd>f</kbd> fits the window. ' +
   'Point at a box: <b style="color:#8fbcec">before it</b>, <b style="color:#ffb55e">only after it</b>, ' +
   '<b style="color:#d9dde0">in no order with it</b>.';
 )";

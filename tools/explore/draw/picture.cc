@@ -449,7 +449,9 @@ private:
             const Rect& from = boxes_[pause.from_box];
             const double begin = from.right() + kFramePadding;
             const double end = pause.to_box ? boxes_[*pause.to_box].x - kFramePadding : right_;
-            const double y = from.y + kBoxHeight / 2;
+            // It may begin with a step of somebody else's: the one that woke this thread.
+            const double y = lanes_[pause.thread].y + from.y -
+                             lanes_[story_.boxes[pause.from_box].thread].y + kBoxHeight / 2;
             const bool forever = !pause.to_box.has_value();
             const std::string_view style = forever                               ? "pause forever"
                                            : pause.kind == Pause::Kind::kDelayed ? "pause delayed"

@@ -112,7 +112,10 @@ private:
                 return *it;
             }
         }
-        return step.functions.empty() ? "" : step.functions.back();
+        // A lambda has no name that says anything.
+        const std::string& innermost =
+            step.functions.empty() ? std::string() : step.functions.back();
+        return innermost == "operator()" ? "" : innermost;
     }
 
     void add_step(int index) {
@@ -136,8 +139,8 @@ private:
             return false;
         }
         ++last.nr_steps;
-        last.verb = fmt::format("{} steps", last.nr_steps);
-        last.object.clear();
+        last.verb = std::to_string(last.nr_steps);
+        last.object = "steps";
         last.detail += "\n" + box.detail;
         last.clock = box.clock;
         if (last.function != box.function) {
@@ -209,19 +212,21 @@ private:
 
     bool fill_wait(int index, Box& box) const {
         const StepRecord& step = this->step(index);
-        if (step.kind == OpKind::kUnpark && !step.woken.empty()) {
-            box.deed = Deed::kWake;
-            box.verb = "wakes";
-            for (const int task : step.woken) {
-                box.object += (box.object.empty() ? "" : ", ") + task_name(task);
+        for (const PauseRecord& pause : run_.pauses) {
+            if (is_sleep(pause) && waker_of(pause) == index) {
+                box.deed = Deed::kWake;
+                box.verb = "wakes";
+                box.object += (box.object.empty() ? "" : ", ") + task_name(pause.task);
             }
+        }
+        if (box.deed == Deed::kWake) {
             return true;
         }
         for (const PauseRecord& pause : run_.pauses) {
             if (pause.task != step.task || !is_sleep(pause)) {
                 continue;
             }
-            if (pause.to == index) {
+            if (resumed_at(pause) == index) {
                 box.deed = Deed::kWoken;
                 box.verb = "woken";
                 const int waker = waker_of(pause);
@@ -238,11 +243,20 @@ private:
         return false;
     }
 
-    // A lock that was not free is waited for, but not slept on in a way that is a step of the
-    // story.
+    // On a flag of a page. A lock that was not free, and a wake-up that only the scenario knows of,
+    // are waited for too, but that is no step of the story.
     static bool is_sleep(const PauseRecord& pause) {
         return pause.why == PauseRecord::Why::kAsleep && pause.from >= 0 &&
-               pause.on.find("lock of") == std::string::npos && !pause.on.ends_with(" lock");
+               pause.on.starts_with("PG_");
+    }
+
+    // Its next step: who was woken may be delayed before that. nr_steps() if there is none.
+    int resumed_at(const PauseRecord& pause) const {
+        int index = std::max(pause.to, 0);
+        while (index < nr_steps() && step(index).task != pause.task) {
+            ++index;
+        }
+        return index;
     }
 
     int waker_of(const PauseRecord& pause) const {
@@ -482,11 +496,12 @@ private:
 
     void add_arrows() {
         for (const PauseRecord& pause : run_.pauses) {
-            const int waker = is_sleep(pause) && pause.to < nr_steps() ? waker_of(pause) : -1;
-            if (waker >= 0) {
+            const int waker = is_sleep(pause) ? waker_of(pause) : -1;
+            const int resumed = resumed_at(pause);
+            if (waker >= 0 && resumed < nr_steps()) {
                 story_.arrows.push_back({.kind = Arrow::Kind::kWake,
                                          .from_box = box_of(waker),
-                                         .to_box = box_of(pause.to),
+                                         .to_box = box_of(resumed),
                                          .text = "wakes"});
             }
         }
