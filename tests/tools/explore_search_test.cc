@@ -75,6 +75,32 @@ TEST(ExploreMailTest, NeedsAnIfAndALateWake) {
     EXPECT_EQ(explore(options).verdict, Verdict::kAssertion);
 }
 
+TEST(ExploreMailTest, ASecondSleeperMakesAnIfEnough) {
+    // writeback-protocol.md 13, the column "S + T".
+    const Result result = explore(scenario("two-waiters", "6.8,wait=if"));
+    EXPECT_EQ(result.verdict, Verdict::kAssertion);
+    EXPECT_EQ(result.minimal_preemptions, 1U);
+}
+
+TEST(ExploreMailTest, CannotHappenWhereTheWriterTakesTheBitAsOneTakesALock) {
+    Options options = scenario("mail", "wait-to-set");
+    options.method = Method::kStateful;
+    const Result result = explore(options);
+    EXPECT_EQ(result.verdict, Verdict::kOk);
+    EXPECT_TRUE(result.complete);
+}
+
+TEST(ExploreLockTest, IsPassedOnInTheSameWayWheneverAScheduleIsRepeated) {
+    // Once a wake-up left over from the run before made it look nondeterministic.
+    for (const char* protocol : {"5.8", "5.9-rc", "6.8"}) {
+        Options options = scenario("lock-handoff", protocol);
+        options.method = Method::kStateful;
+        const Result result = explore(options);
+        EXPECT_EQ(result.verdict, Verdict::kOk) << protocol;
+        EXPECT_TRUE(result.complete) << protocol;
+    }
+}
+
 TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {
     Options options = scenario("mail", "5.9");
     options.method = Method::kBound;
@@ -101,6 +127,8 @@ TEST(ExploreAgreementTest, EveryStateAndEveryTraceEndTheSameWays) {
     Options locks = scenario("lock-handoff", "");
     locks.parameters["cpus"] = 2;
     EXPECT_EQ(outcomes(locks, Method::kStateful), outcomes(locks, Method::kDpor));
+    const Options mail = scenario("mail", "6.8");
+    EXPECT_EQ(outcomes(mail, Method::kStateful), outcomes(mail, Method::kDpor));
 }
 
 TEST(ExploreKillableTest, AKilledSleeperHandsItsWakeUpOn) {

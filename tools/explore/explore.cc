@@ -78,11 +78,7 @@ public:
 
     void bounded() {
         for (unsigned bound = 0; bound <= options_.max_bound; ++bound) {
-            const bool over = run(Method::kBound, bound);
-            if (result_.failure.has_value() && !result_.minimal_preemptions.has_value()) {
-                result_.minimal_preemptions = bound;
-            }
-            if (over) {
+            if (run(Method::kBound, bound)) {
                 return;
             }
         }
@@ -103,6 +99,13 @@ private:
         if (search.found.has_value() && !result_.failure.has_value()) {
             result_.verdict = search.found->verdict;
             result_.failure = record_counterexample(session_, *search.found);
+            // With every smaller bound looked through.
+            const bool all_smaller = std::all_of(
+                result_.searches.begin(), std::prev(result_.searches.end()),
+                [](const SearchResult& it) { return it.complete || it.method != Method::kBound; });
+            if (search.result.method == Method::kBound && all_smaller) {
+                result_.minimal_preemptions = search.result.bound;
+            }
         }
         is_over_ = result_.complete || (result_.failure.has_value() && options_.stop_at_first);
     }

@@ -159,6 +159,12 @@ Session::Session(const Options& options)
         scenario_ = entry_.make(parameters_);
         scenario_->set_up();
     });
+    if (scheduler_.failure().kind != Failure::Kind::kNone) {
+        const std::string why = scheduler_.failure().title;
+        scheduler_.tear_down([this] { scenario_.reset(); });
+        throw UsageError(fmt::format("scenario '{}' cannot be set up under this protocol: {}",
+                                     entry_.info.name, why));
+    }
     if (!options_.order.empty()) {
         rules_ = std::make_unique<Rules>(scheduler_, options_.order);
         scheduler_.set_point_rules(rules_.get());

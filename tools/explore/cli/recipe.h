@@ -23,12 +23,12 @@ namespace wbfat::explore {
 struct Recipe {
     RunRecord run;  // the failure
     std::vector<OrderEdge> edges;
-    bool forces = false;          // every schedule that keeps `edges` fails
-    bool proved = false;          // and all of them were tried
+    bool forces = false;  // every schedule that keeps `edges` fails
+    bool proved = false;  // and all of them were tried
     // That keep `edges`, one for each state before the last step.
     std::uint64_t schedules = 0;
-    std::uint64_t failures = 0;   // of these
-    std::uint64_t unforced = 0;   // schedules of the scenario without any rule; 0: not counted
+    std::uint64_t failures = 0;  // of these
+    std::uint64_t unforced = 0;  // schedules of the scenario without any rule; 0: not counted
     std::uint64_t unforced_failures = 0;
 };
 

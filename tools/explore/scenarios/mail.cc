@@ -32,11 +32,8 @@ public:
         task("CPU1", sync::Role::kCompletion, "ends the first writeback",
              [this] { cache::end_page_writeback(page()); });
         begun_.unpark();
-        task("CPU2", sync::Role::kRequest, "starts the second writeback", [this] {
-            begun_.park();
-            WBFAT_POINT("sync_expansion:written");
-            write_again();
-        });
+        task("CPU2", sync::Role::kRequest, "starts the second writeback",
+             [this] { write_again(); });
         task("CPU3", sync::Role::kSyncWriter, "writes and waits for integrity", [this] {
             if (!lock_contention_) {
                 unlocked_.park();
@@ -57,6 +54,8 @@ public:
 
 private:
     void write_again() {
+        begun_.park();
+        WBFAT_POINT("sync_expansion:written");
         cache::lock_page(page());
         started_ = start_writeback_and_redirty(page());
         cache::unlock_page(page());
