@@ -738,6 +738,7 @@ void Scheduler::tear_down(const std::function<void()>& destroy) {
         delete std::exchange(main_task_, nullptr);
     });
     in_set_up_ = false;
+    order_after_all();
     nr_tasks_ = nr_set_up_ = 0;
     world_.clear();
 }
@@ -788,15 +789,19 @@ std::uint64_t Scheduler::state_hash() const {
     for (int i = 0; i < nr_tasks_; ++i) {
         const Fiber& fiber = *fibers_[static_cast<std::size_t>(i)];
         if (fiber.is_finished) {
-            hash = XXH3_64bits_withSeed(&i, sizeof(i), hash);
+            hash = mix(hash, static_cast<std::uint64_t>(i) + 1);
             continue;
         }
         const std::uint64_t doing[] = {static_cast<std::uint64_t>(fiber.pending.kind),
                                        reinterpret_cast<std::uintptr_t>(fiber.pending.object),
                                        fiber.pending.argument};
-        hash = XXH3_64bits_withSeed(doing, sizeof(doing), hash);
+        hash = mix(hash, XXH3_64bits(doing, sizeof(doing)));
+        if (i < nr_set_up_ && fiber.daemon &&
+            fiber.context == set_up_state_[static_cast<std::size_t>(i)].context) {
+            continue;  // sleeps where it slept: what others may change there is the world's
+        }
         const auto* const sp = static_cast<const std::byte*>(fiber.context);
-        hash = XXH3_64bits_withSeed(sp, static_cast<std::size_t>(fiber.stack_top() - sp), hash);
+        hash = mix(hash, XXH3_64bits(sp, static_cast<std::size_t>(fiber.stack_top() - sp)));
     }
     return hash;
 }

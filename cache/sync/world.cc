@@ -17,9 +17,37 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#if defined(WBFAT_MODEL_TSAN)
+extern "C" {
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
+#endif
+
 namespace wbfat::sync::inline WBFAT_RT::sched {
 
 namespace {
+
+// The world handles everybody's memory while nobody runs: nothing for a detector to look at.
+class Unwatched {
+public:
+    Unwatched() {
+#if defined(WBFAT_MODEL_TSAN)
+        AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+        AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+#endif
+    }
+    ~Unwatched() {
+#if defined(WBFAT_MODEL_TSAN)
+        AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+        AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+#endif
+    }
+    Unwatched(const Unwatched&) = delete;
+    Unwatched& operator=(const Unwatched&) = delete;
+};
 
 // Where every sanitizer lets a program put things, each in its own way.
 #if defined(WBFAT_MODEL_TSAN)
@@ -202,9 +230,15 @@ bool World::is_global(const void* object) {
 }
 
 void World::add_relaxed(const void* object, unsigned) {
-    auto* const at = static_cast<std::byte*>(const_cast<void*>(object));
-    if (relaxed_.insert(round_down(at, sizeof(std::uint64_t))).second) {
-        found_new_ = true;
+    const auto at = reinterpret_cast<std::uintptr_t>(object) / sizeof(std::uint64_t);
+    const Note last{at * sizeof(std::uint64_t), true};
+    for (std::size_t i = nr_notes_; i-- > 0;) {
+        if (notes_[i].is_relaxed && notes_[i].at == last.at) {
+            return;
+        }
+    }
+    if (nr_notes_ < notes_.size()) {
+        notes_[nr_notes_++] = last;
     }
 }
 
@@ -229,6 +263,7 @@ void World::clear() {
     copies_.clear();
     hashed_.clear();
     recent_ = {};
+    nr_notes_ = 0;
     found_new_ = must_rebuild_ = false;
 }
 
@@ -248,6 +283,7 @@ std::vector<World::Range> World::regions() const {
 }
 
 void World::snapshot() {
+    const Unwatched unwatched;
     for (Arenas& it : arenas) {
         it.saved = it.now;
         it.touched.reset();
@@ -256,6 +292,7 @@ void World::snapshot() {
     blocks_.clear();
     relaxed_.clear();
     recent_ = {};
+    nr_notes_ = 0;
     found_new_ = must_rebuild_ = false;
     for (const Range& region : regions()) {
         std::byte* const first = round_down(region.start, kPage);
@@ -274,20 +311,30 @@ void World::snapshot() {
     rebuild();
 }
 
-void World::add_block(std::uintptr_t at) {
-    auto* const block = reinterpret_cast<std::byte*>(at);
+void World::note(std::uintptr_t block) {
+    auto* const at = reinterpret_cast<std::byte*>(block);
     const bool belongs_to_a_call =
-        stack_owner(block) >= 0 &&
-        std::none_of(stack_parts_.begin(), stack_parts_.end(), [block](const Range& part) {
-            return block + kBlock > part.start && block < part.end;
-        });
+        stack_owner(at) >= 0 &&
+        std::none_of(stack_parts_.begin(), stack_parts_.end(),
+                     [at](const Range& part) { return at + kBlock > part.start && at < part.end; });
     if (belongs_to_a_call) {
         return;
     }
-    const Outside outside;
-    if (blocks_.insert(block).second) {
-        found_new_ = must_rebuild_ = true;
+    if (nr_notes_ < notes_.size()) {
+        notes_[nr_notes_++] = {block, false};
+    } else {
+        recent_ = {};  // another time
     }
+}
+
+void World::take_notes() {
+    for (std::size_t i = 0; i < nr_notes_; ++i) {
+        auto* const at = reinterpret_cast<std::byte*>(notes_[i].at);
+        if ((notes_[i].is_relaxed ? relaxed_ : blocks_).insert(at).second) {
+            found_new_ = must_rebuild_ = true;
+        }
+    }
+    nr_notes_ = 0;
 }
 
 void World::compare(std::byte* at, const std::byte* saved, std::size_t size_bytes) {
@@ -306,7 +353,9 @@ void World::compare(std::byte* at, const std::byte* saved, std::size_t size_byte
 }
 
 bool World::learn() {
+    const Unwatched unwatched;
     const Outside outside;
+    take_notes();
     for (const Range& region : regions()) {
         std::byte* const first = round_down(region.start, kPage);
         const auto nr_pages = static_cast<std::size_t>(region.end - first + kPage - 1) / kPage;
@@ -387,6 +436,8 @@ void World::rebuild() {
 }
 
 void World::restore() {
+    const Unwatched unwatched;
+    take_notes();
     if (must_rebuild_) {
         rebuild();
     }
@@ -414,7 +465,7 @@ void save_arenas(std::vector<std::byte*>& into) {
     into.clear();
     for (const Arenas& it : arenas) {
         into.push_back(as_pointer(it.now.used));
-        into.push_back(as_pointer(it.touched.count()));
+        into.push_back(as_pointer(it.touched.any() ? it.touched.count() : 0));
         for (std::size_t i = it.touched._Find_first(); i < it.touched.size();
              i = it.touched._Find_next(i)) {
             const std::vector<std::byte*>& free = it.now.free[i];
@@ -448,6 +499,8 @@ void load_arenas(const std::vector<std::byte*>& from) {
 }  // namespace
 
 void World::save(Checkpoint& into) {
+    const Unwatched unwatched;
+    take_notes();
     if (must_rebuild_) {
         rebuild();
     }
@@ -462,6 +515,8 @@ void World::save(Checkpoint& into) {
 }
 
 bool World::load(const Checkpoint& from) {
+    const Unwatched unwatched;
+    take_notes();
     if (must_rebuild_ || from.version != version_) {
         return false;
     }
@@ -477,8 +532,8 @@ bool World::load(const Checkpoint& from) {
 std::uint64_t World::hash() const {
     std::uint64_t hash = 0;
     for (const Range& range : hashed_) {
-        hash = XXH3_64bits_withSeed(range.start, static_cast<std::size_t>(range.end - range.start),
-                                    hash);
+        hash =
+            mix(hash, XXH3_64bits(range.start, static_cast<std::size_t>(range.end - range.start)));
     }
     return hash;
 }

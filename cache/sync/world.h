@@ -29,6 +29,13 @@ namespace wbfat::sync::inline WBFAT_RT::sched {
 inline constexpr int kMaxTasks = 16;
 inline constexpr int kMainTask = kMaxTasks;  // its number where arenas are counted
 
+// Hashes of parts, in their order.
+inline std::uint64_t mix(std::uint64_t hash, std::uint64_t part) {
+    constexpr std::uint64_t kOdd = 0x9E37'79B9'7F4A'7C15ULL;
+    const std::uint64_t mixed = (hash ^ part) * kOdd;
+    return mixed ^ (mixed >> 32);
+}
+
 class World {
 public:
     World();
@@ -75,7 +82,7 @@ public:
         for (; at <= last; ++at) {
             if (std::uintptr_t& recent = recent_[at % recent_.size()]; recent != at) [[unlikely]] {
                 recent = at;
-                add_block(at * kBlock);
+                note(at * kBlock);
             }
         }
     }
@@ -113,7 +120,8 @@ private:
         std::vector<std::byte> bytes;
     };
     std::vector<Range> regions() const;
-    void add_block(std::uintptr_t at);
+    void note(std::uintptr_t block);
+    void take_notes();
     void compare(std::byte* at, const std::byte* saved, std::size_t size_bytes);
     void rebuild();
 
@@ -131,7 +139,14 @@ private:
     bool must_rebuild_ = false;
     std::size_t changing_bytes_ = 0;
     std::uint64_t version_ = 1;                  // of the list of what changes
-    std::array<std::uintptr_t, 1024> recent_{};  // numbers of blocks that are known
+    std::array<std::uintptr_t, 1024> recent_{};  // numbers of blocks that are known or noted
+    // Tasks allocate nothing for the world, so that a detector sees nothing pass between them.
+    struct Note {
+        std::uintptr_t at;
+        bool is_relaxed;
+    };
+    std::array<Note, 512> notes_{};
+    std::size_t nr_notes_ = 0;
 };
 
 }  // namespace wbfat::sync::inline WBFAT_RT::sched

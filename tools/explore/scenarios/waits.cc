@@ -1,4 +1,7 @@
 // Two waiters, page lock hand-off, killable waits, redirtying, two integrity writers.
+#include <algorithm>
+#include <iterator>
+
 #include "cache/filemap.h"
 #include "cache/page_lock.h"
 
@@ -187,22 +190,25 @@ public:
             add_page(i, Start::kDirty);
         }
         for (unsigned i = 1; i <= cpus_; ++i) {
-            task(nth("CPU", i), sync::Role::kSyncWriter, "fsync", [this] {
+            task(nth("CPU", i), sync::Role::kSyncWriter, "fsync", [this, &early = early_[i - 1]] {
                 write_pages(cache::WB_SYNC_ALL);
                 for (unsigned n = 0; n < pages_; ++n) {
                     cache::wait_on_page_writeback(page(n));
-                    early_ = early_ || cache::page_test(page(n), cache::PG_dirty);
+                    early = early || cache::page_test(page(n), cache::PG_dirty);
                 }
             });
         }
     }
     std::string check() override {
-        return early_ ? "fsync returned while a page was dirty" : "";
+        return std::any_of(std::begin(early_), std::end(early_), [](bool early) { return early; })
+                   ? "fsync returned while a page was dirty"
+                   : "";
     }
 
 private:
     const unsigned cpus_, pages_;
-    bool early_ = false;
+    static constexpr unsigned kMaxCpus = 4;
+    bool early_[kMaxCpus] = {};
 };
 
 template <typename T>
