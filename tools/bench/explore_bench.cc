@@ -45,7 +45,7 @@ void proof(const char* what, unsigned cpus, unsigned lock_contention) {
     options.scenario = "mail";
     options.parameters = {{"cpus", cpus}, {"lock_contention", lock_contention}};
     options.method = Method::kStateful;
-    options.time_limit = std::chrono::minutes(5);
+    options.time_limit = std::chrono::minutes(1);
     const double before = processor_seconds();
     const Result result = wbfat::explore::explore(options);
     const double took = processor_seconds() - before;
