@@ -86,6 +86,8 @@ const Case kMutants[] = {
      Verdict::kLostData, "not on the disk"},
     {"MarkNotCleared", "writeback-mark-not-cleared", "redirty", "6.8", "6.8", Verdict::kAssertion,
      "writeback_mark"},
+    {"ReferenceDroppedEarly", "reference-dropped-early", "page-reuse", "6.8", "6.8",
+     Verdict::kAssertion, "late_touch"},
 };
 
 const char* const kStillSet = "bug_on_writeback";
@@ -103,6 +105,8 @@ const Case kSwitches[] = {
      kStillSet},
     {"EndIsAnXor", nullptr, "mail", "wake-clears,end=xor", "wake-clears", Verdict::kAssertion,
      kStillSet, kContended},
+    {"EndHoldsNothing", nullptr, "page-reuse", "6.8,ref=none", "6.8", Verdict::kAssertion,
+     "late_touch"},
     {"WakesAfterUnlinking", nullptr, "two-waiters", "6.8,order=unlink-wake", "6.8",
      Verdict::kAssertion, "a task is woken that has ended"},
     {"UnlinksInTwoSteps", "one-look-at-a-plain-unlink", "two-waiters", "6.8,unlink=plain", "6.8",

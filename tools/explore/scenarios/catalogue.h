@@ -11,5 +11,6 @@ ScenarioEntry lock_fairness_scenario();
 ScenarioEntry killable_scenario();
 ScenarioEntry redirty_scenario();
 ScenarioEntry fsync_fsync_scenario();
+ScenarioEntry page_reuse_scenario();
 
 }  // namespace wbfat::explore
