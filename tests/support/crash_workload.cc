@@ -124,6 +124,12 @@ CrashWorkload::Key CrashWorkload::new_key(ObjectId dir) {
     }
 }
 
+// `name` in `dir`, unless somebody has it: an exchange gives directories names out of the store.
+CrashWorkload::Key CrashWorkload::free_key(ObjectId dir, const std::string& name) {
+    const Key key{dir, name};
+    return at(key) == kNoObject ? key : new_key(dir);
+}
+
 std::string CrashWorkload::path_of(const Key& key) const {
     return key.first == kRootObject ? "/" + key.second
                                     : path_of(objects_.at(key.first).key) + "/" + key.second;
@@ -296,7 +302,7 @@ void CrashWorkload::move_directory() {
     if (dir == kNoObject || is_below(into, dir) || objects_.at(dir).key.first == into) {
         return;
     }
-    move_to(dir, {into, objects_.at(dir).key.second});
+    move_to(dir, free_key(into, objects_.at(dir).key.second));
 }
 
 void CrashWorkload::exchange_two() {
@@ -395,7 +401,8 @@ void CrashWorkload::remove_directory() {
     }
     for (const Key& key : children_of(victim)) {
         const ObjectId child = at(key);
-        move_to(child, objects_.at(child).is_directory ? Key{into, key.second} : new_key(into));
+        move_to(child,
+                objects_.at(child).is_directory ? free_key(into, key.second) : new_key(into));
     }
     remove_empty(victim);
 }

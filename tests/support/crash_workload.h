@@ -73,6 +73,7 @@ private:
     bool is_below(ObjectId object, ObjectId directory) const;
     std::vector<Key> children_of(ObjectId dir) const;
     Key new_key(ObjectId dir);
+    Key free_key(ObjectId dir, const std::string& name);
     std::string path_of(const Key& key) const;
     InodeRef inode_of(ObjectId object);
     CrashHistory::Position now();
