@@ -101,6 +101,47 @@ TEST(ExploreLockTest, IsPassedOnInTheSameWayWheneverAScheduleIsRepeated) {
     }
 }
 
+constexpr const char* kWithoutReference[] = {"5.8", "5.9-rc", "5.9"};
+constexpr const char* kWithReference[] = {"5.10",        "5.11",       "6.8", "recheck-on-wake",
+                                          "wake-clears", "wait-to-set"};
+
+void expect_bug(const Options& options, const std::string& assertion) {
+    SCOPED_TRACE(options.scenario + " under " + options.protocol);
+    const Result result = explore(options);
+    EXPECT_EQ(result.verdict, Verdict::kAssertion);
+    EXPECT_EQ(result.minimal_preemptions, 1U);
+    ASSERT_TRUE(result.failure.has_value());
+    EXPECT_NE(result.failure->failure.title.find(assertion), std::string::npos)
+        << result.failure->failure.title;
+}
+
+void expect_safe(Options options) {
+    SCOPED_TRACE(options.scenario + " under " + options.protocol);
+    options.method = Method::kStateful;
+    const Result result = explore(options);
+    EXPECT_EQ(result.verdict, Verdict::kOk)
+        << (result.failure.has_value() ? result.failure->schedule : "");
+    EXPECT_TRUE(result.complete);
+}
+
+TEST(ExploreReuseTest, ALateWakeFindsAnotherPageUnlessItHoldsAReference) {
+    for (const char* protocol : kWithoutReference) {
+        expect_bug(scenario("page-reuse", protocol), "late_touch");
+    }
+    for (const char* protocol : kWithReference) {
+        expect_safe(scenario("page-reuse", protocol));
+    }
+    Options written = scenario("page-reuse", "5.9");
+    written.parameters["written"] = 1;
+    expect_bug(written, "late_touch");
+    written.protocol = "5.10";
+    expect_safe(written);
+    // It is the reference that makes the difference, and nothing else of 5.10.
+    expect_safe(scenario("page-reuse", "5.8,ref=held"));
+    expect_bug(scenario("page-reuse", "5.10,ref=none"), "late_touch");
+    EXPECT_EQ(explore(scenario("page-reuse", "lock-in-end")).verdict, Verdict::kDeadlock);
+}
+
 TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {
     Options options = scenario("mail", "5.9");
     options.method = Method::kBound;

@@ -1,6 +1,8 @@
 // All scenarios, one function a file.
 #pragma once
 
+#include <memory>
+
 #include "tools/explore/scenario.h"
 
 namespace wbfat::explore {
@@ -12,5 +14,11 @@ ScenarioEntry killable_scenario();
 ScenarioEntry redirty_scenario();
 ScenarioEntry fsync_fsync_scenario();
 ScenarioEntry page_reuse_scenario();
+
+// For ScenarioEntry::make.
+template <typename T>
+std::unique_ptr<Scenario> make(const Parameters& parameters) {
+    return std::make_unique<T>(parameters);
+}
 
 }  // namespace wbfat::explore

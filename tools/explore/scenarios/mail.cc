@@ -79,9 +79,7 @@ ScenarioEntry mail_scenario() {
                                 {"lock_contention", "whether CPU3 may wait for the page lock", 0, 0,
                                  1}},
                  .is_big = false},
-        .make = [](const Parameters& parameters) -> std::unique_ptr<Scenario> {
-            return std::make_unique<Mail>(parameters);
-        }};
+        .make = &make<Mail>};
 }
 
 }  // namespace wbfat::explore

@@ -211,11 +211,6 @@ private:
     bool early_[kMaxCpus] = {};
 };
 
-template <typename T>
-std::unique_ptr<Scenario> make(const Parameters& parameters) {
-    return std::make_unique<T>(parameters);
-}
-
 }  // namespace
 
 ScenarioEntry two_waiters_scenario() {
