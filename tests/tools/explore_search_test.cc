@@ -142,6 +142,23 @@ TEST(ExploreReuseTest, ALateWakeFindsAnotherPageUnlessItHoldsAReference) {
     EXPECT_EQ(explore(scenario("page-reuse", "lock-in-end")).verdict, Verdict::kDeadlock);
 }
 
+TEST(ExploreTruncateTest, AStaleWakeLetsAPageLeaveItsMappingUnderWriteback) {
+    for (const char* protocol : {"5.9-rc", "5.9", "5.10"}) {
+        expect_bug(scenario("truncate", protocol), "remove_writeback");
+    }
+    for (const char* protocol :
+         {"5.8", "5.11", "6.8", "recheck-on-wake", "wake-clears", "wait-to-set"}) {
+        expect_safe(scenario("truncate", protocol));
+    }
+    EXPECT_EQ(explore(scenario("truncate", "lock-in-end")).verdict, Verdict::kDeadlock);
+}
+
+TEST(ExploreTruncateTest, IsSafeBesideAnIntegrityWalkToo) {
+    Options options = scenario("truncate", "wake-clears");
+    options.parameters["race"] = 1;
+    expect_safe(options);
+}
+
 TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {
     Options options = scenario("mail", "5.9");
     options.method = Method::kBound;

@@ -14,6 +14,7 @@ ScenarioEntry killable_scenario();
 ScenarioEntry redirty_scenario();
 ScenarioEntry fsync_fsync_scenario();
 ScenarioEntry page_reuse_scenario();
+ScenarioEntry truncate_scenario();
 
 // For ScenarioEntry::make.
 template <typename T>
