@@ -142,6 +142,23 @@ TEST(ExploreReuseTest, ALateWakeFindsAnotherPageUnlessItHoldsAReference) {
     EXPECT_EQ(explore(scenario("page-reuse", "lock-in-end")).verdict, Verdict::kDeadlock);
 }
 
+TEST(ExploreReclaimTest, LosesNoPageAndNeedsTheReferenceToo) {
+    for (const char* protocol : kWithoutReference) {
+        expect_bug(scenario("reclaim", protocol), "late_touch");
+    }
+    for (const char* protocol : kWithReference) {
+        expect_safe(scenario("reclaim", protocol));
+    }
+}
+
+TEST(ExploreReclaimTest, AnAllocatorThatSleepsGetsTheFrameThatComesClean) {
+    for (const char* protocol : kWithReference) {
+        Options options = scenario("reclaim", protocol);
+        options.parameters["pressure"] = 1;
+        expect_safe(options);
+    }
+}
+
 TEST(ExploreTruncateTest, AStaleWakeLetsAPageLeaveItsMappingUnderWriteback) {
     for (const char* protocol : {"5.9-rc", "5.9", "5.10"}) {
         expect_bug(scenario("truncate", protocol), "remove_writeback");

@@ -15,6 +15,7 @@ ScenarioEntry redirty_scenario();
 ScenarioEntry fsync_fsync_scenario();
 ScenarioEntry page_reuse_scenario();
 ScenarioEntry truncate_scenario();
+ScenarioEntry reclaim_scenario();
 
 // For ScenarioEntry::make.
 template <typename T>
