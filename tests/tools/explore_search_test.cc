@@ -176,6 +176,20 @@ TEST(ExploreTruncateTest, IsSafeBesideAnIntegrityWalkToo) {
     expect_safe(options);
 }
 
+TEST(ExploreErrseqTest, EveryOpenerIsToldOnceOfAFailedWrite) {
+    for (const char* protocol : {"5.8", "5.10", "6.8"}) {
+        expect_safe(scenario("errseq", protocol));
+    }
+}
+
+TEST(ExploreErrseqTest, AnErrorRecordedAfterTheEndIsMissed) {
+    Options options = scenario("errseq", "6.8");
+    options.parameters["late_error"] = 1;
+    const Result result = explore(options);
+    EXPECT_EQ(result.verdict, Verdict::kLostData);
+    EXPECT_EQ(result.minimal_preemptions, 1U);
+}
+
 TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {
     Options options = scenario("mail", "5.9");
     options.method = Method::kBound;

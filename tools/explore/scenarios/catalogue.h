@@ -16,6 +16,7 @@ ScenarioEntry fsync_fsync_scenario();
 ScenarioEntry page_reuse_scenario();
 ScenarioEntry truncate_scenario();
 ScenarioEntry reclaim_scenario();
+ScenarioEntry errseq_scenario();
 
 // For ScenarioEntry::make.
 template <typename T>
