@@ -66,6 +66,9 @@ public:
 PageBed::PageBed() = default;
 
 PageBed::~PageBed() {
+    // Taken down by the functions that are looked at: one that frees pages in a bad state has been
+    // told of by now.
+    cache::set_assertion(cache::Assertion::kFreeState, cache::AssertionState::kOff);
     for (Page* page : pages_) {
         if (cache::page_test(*page, cache::PG_writeback)) {
             cache::end_page_writeback(*page);
@@ -77,6 +80,7 @@ PageBed::~PageBed() {
     }
     mapping_.reset();
     cache_.reset();
+    cache::set_assertion(cache::Assertion::kFreeState, cache::AssertionState::kBug);
 }
 
 void PageBed::make_cache() {
