@@ -218,6 +218,14 @@ TEST(ExploreAgreementTest, EveryStateAndEveryTraceEndTheSameWays) {
     EXPECT_EQ(outcomes(locks, Method::kStateful), outcomes(locks, Method::kDpor));
     const Options mail = scenario("mail", "6.8");
     EXPECT_EQ(outcomes(mail, Method::kStateful), outcomes(mail, Method::kDpor));
+    const Options reuse = scenario("page-reuse", "6.8");
+    EXPECT_EQ(outcomes(reuse, Method::kStateful), outcomes(reuse, Method::kDpor));
+    Options errors = scenario("errseq", "6.8");
+    errors.parameters["openers"] = 1;
+    EXPECT_EQ(outcomes(errors, Method::kStateful), outcomes(errors, Method::kDpor));
+    Options reclaim = scenario("reclaim", "6.8");
+    reclaim.parameters["pressure"] = 1;
+    EXPECT_EQ(outcomes(reclaim, Method::kStateful), outcomes(reclaim, Method::kDpor));
 }
 
 TEST(ExploreKillableTest, AKilledSleeperHandsItsWakeUpOn) {
