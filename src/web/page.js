@@ -19,6 +19,7 @@ const state = {
   history: [],         // {time, dirty, writeback, written}: the curves
   events: [],
   followed: null,      // {id, index}: only this page's events
+  failed: false,       // an assertion has
   limits: null,        // pages: background, limit
 };
 const kHistorySeconds = 30;
@@ -351,14 +352,19 @@ function command(name, ...words) {
   });
 }
 
-let noticeTimer = 0;
-// Good news goes soon, bad news later, what lasts stays.
+let noticeTimer = 0, lasting = "";
+// Good news goes soon, bad news later; then what lasts comes back.
 function notice(text, kind) {
+  if (kind === "lasts") lasting = text;
   $("notice").textContent = text;
   $("notice").className = kind === "good" ? "good" : "";
   $("notice").hidden = false;
   clearTimeout(noticeTimer);
-  if (kind !== "lasts") noticeTimer = setTimeout(() => { $("notice").hidden = true; }, kind === "good" ? 2500 : 8000);
+  if (kind === "lasts") return;
+  noticeTimer = setTimeout(() => {
+    if (lasting) notice(lasting, "lasts");
+    else $("notice").hidden = true;
+  }, kind === "good" ? 2500 : 8000);
 }
 
 // Runs a command for a control, which is disabled meanwhile.
@@ -452,10 +458,14 @@ function takeSettings(update) {
   if (update.protocol !== undefined) showProtocol(update.protocol);
   if (update.trace !== undefined) $("trace").checked = update.trace;
   if (update.paused !== undefined) $("flusher").textContent = update.paused ? "resume flusher" : "pause flusher";
-  if (update.read_only) notice("The volume is read-only.", "lasts");
+  if (update.read_only) {
+    notice(update.reports || state.failed ? "An assertion failed, and the volume takes no more changes: see Reports for who did what."
+      : "The volume is read-only.", "lasts");
+  }
   if (update.hits !== undefined) {
     for (const hits of document.querySelectorAll(".assertion b")) hits.textContent = update.hits[hits.dataset.name] ?? "";
   }
+  if (update.reports) state.failed = true;
   if (update.reports !== undefined) loadReports().catch(() => {});
 }
 

@@ -115,10 +115,6 @@ std::string text_of(const Recipe& recipe, const std::string& give_up) {
             recipe.failures, count_of(recipe.schedules, "schedule"),
             recipe.proved ? "" : ", and not all were tried");
     }
-    if (recipe.unforced != 0) {
-        text += fmt::format("Without any, {} of {}, counted likewise, fail.\n",
-                            recipe.unforced_failures, recipe.unforced);
-    }
     if (!recipe.forces) {
         return text;
     }
