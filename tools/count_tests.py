@@ -11,6 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 
 
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
 @dataclass
 class Count:
     passed: int = 0
@@ -38,7 +41,9 @@ def read_build(logs, build, count):
     if json_log is None or junit_log is None:
         count.failed.append(f"{build}: left no test log")
         return
-    suites = list(ElementTree.parse(junit_log).getroot().iter("testsuite"))
+    # What a test prints is in there as it is, colours of a compiler too; XML knows no such characters.
+    report = NOT_IN_XML.sub("?", junit_log.read_text(encoding="utf-8", errors="replace"))
+    suites = list(ElementTree.fromstring(report).iter("testsuite"))
     for line in json_log.read_text(encoding="utf-8").splitlines():
         test = json.loads(line)
         own = [suite for suite in suites if f".{test['name']}." in suite.get("name")]

@@ -211,7 +211,8 @@ TEST(FlusherTest, WriteInodeNowWaitsForTheDataAndReportsItsError) {
 }
 
 TEST(FlusherTest, ForgetWaitsForARunningWriteback) {
-    TestBed bed({.cache = quiet()});
+    // Stable: it is written to again while the transfer may still run.
+    TestBed bed({.cache = quiet(), .stable = AddressSpace::StablePages::kYes});
     sync::Atomic<bool> entered{false};
     sync::Atomic<bool> go_on{false};
     bed.write(0, pattern(0, kPageSize, 1));
