@@ -13,10 +13,7 @@
 #include <utility>
 
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
@@ -26,6 +23,7 @@
 
 #include "cache/sync/sync.h"
 #include "src/control_protocol.h"
+#include "src/service_loop.h"
 
 namespace wbfat::daemon {
 
@@ -34,9 +32,6 @@ namespace {
 namespace asio = boost::asio;
 using asio::local::stream_protocol;
 using boost::system::error_code;
-
-// After a failed accept: descriptors may be short for a while.
-constexpr std::chrono::milliseconds kAcceptPause{100};
 
 }  // namespace
 
@@ -66,7 +61,6 @@ private:
     };
     using ClientRef = std::shared_ptr<Client>;
 
-    void accept();
     void admit(stream_protocol::socket socket);
     bool may_speak(stream_protocol::socket& socket) const;
     bool make_room();
@@ -80,12 +74,8 @@ private:
     const Answer answer_;
     ino_t inode_ = 0;  // of the socket's name
 
-    asio::io_context loop_{1};
-    asio::executor_work_guard<asio::io_context::executor_type> keep_running_{loop_.get_executor()};
-    stream_protocol::acceptor acceptor_{loop_};
-    asio::steady_timer accept_pause_{loop_};
+    ServiceLoop<stream_protocol> loop_;
     std::list<ClientRef> clients_;  // silent longest first
-    sync::Thread thread_;
 };
 
 // --- open and close
@@ -98,9 +88,9 @@ std::string ControlSocket::Impl::open() {
     }
     ::unlink(draft.c_str());
     error_code error;
-    acceptor_.open(stream_protocol(), error);
+    loop_.acceptor().open(stream_protocol(), error);
     if (!error) {
-        acceptor_.bind(stream_protocol::endpoint(draft), error);
+        loop_.acceptor().bind(stream_protocol::endpoint(draft), error);
     }
     struct stat made {};
     if (!error &&
@@ -108,7 +98,7 @@ std::string ControlSocket::Impl::open() {
         error.assign(errno, boost::system::system_category());
     }
     if (!error) {
-        acceptor_.listen(static_cast<int>(options_.max_clients), error);
+        loop_.acceptor().listen(static_cast<int>(options_.max_clients), error);
     }
     if (!error && ::rename(draft.c_str(), options_.path.c_str()) != 0) {
         error.assign(errno, boost::system::system_category());
@@ -122,8 +112,8 @@ std::string ControlSocket::Impl::open() {
 }
 
 void ControlSocket::Impl::start() {
-    accept();
-    thread_ = sync::Thread("wbfat-control", sync::Role::kOther, [this] { loop_.run(); });
+    loop_.start("wbfat-control",
+                [this](stream_protocol::socket socket) { admit(std::move(socket)); });
 }
 
 ControlSocket::Impl::~Impl() {
@@ -132,39 +122,14 @@ ControlSocket::Impl::~Impl() {
     if (inode_ != 0 && ::lstat(options_.path.c_str(), &now) == 0 && now.st_ino == inode_) {
         ::unlink(options_.path.c_str());
     }
-    asio::post(loop_, [this] {
-        error_code ignored;
-        acceptor_.close(ignored);
-        accept_pause_.cancel();
+    loop_.stop([this] {
         while (!clients_.empty()) {
             drop(ClientRef(clients_.front()));
         }
     });
-    // The loop ends when the last worker has handed in.
-    keep_running_.reset();
-    thread_.join();
 }
 
 // --- clients
-
-void ControlSocket::Impl::accept() {
-    acceptor_.async_accept([this](error_code error, stream_protocol::socket socket) {
-        if (!acceptor_.is_open()) {
-            return;
-        }
-        if (!error) {
-            admit(std::move(socket));
-            accept();
-            return;
-        }
-        accept_pause_.expires_after(kAcceptPause);
-        accept_pause_.async_wait([this](error_code) {
-            if (acceptor_.is_open()) {
-                accept();
-            }
-        });
-    });
-}
 
 // Who connected, as the kernel saw it then.
 bool ControlSocket::Impl::may_speak(stream_protocol::socket& socket) const {
@@ -254,16 +219,11 @@ void ControlSocket::Impl::serve(const ClientRef& client, std::string line) {
     client->deadline.cancel();
     clients_.splice(clients_.end(), clients_, client->place);
     client->working = true;
-    // The worker gives its reference away: the last one goes on the loop's thread, which joins it.
-    client->worker = sync::Thread(
-        "wbfat-command", sync::Role::kOther,
-        [this, held = client, line = std::move(line),
-         keep_running = asio::make_work_guard(loop_)]() mutable {
-            std::string reply = answer_(line);
-            asio::post(loop_, [this, held = std::move(held), reply = std::move(reply)]() mutable {
-                held->working = false;
-                send(held, std::move(reply), false);
-            });
+    loop_.answer_apart(
+        client->worker, [this, line = std::move(line)] { return answer_(line); },
+        [this, client](std::string reply) {
+            client->working = false;
+            send(client, std::move(reply), false);
         });
 }
 

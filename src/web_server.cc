@@ -12,10 +12,7 @@
 #include <optional>
 #include <utility>
 
-#include <boost/asio/executor_work_guard.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -24,6 +21,7 @@
 
 #include "cache/sync/sync.h"
 #include "src/control_protocol.h"
+#include "src/service_loop.h"
 #include "src/web_files.h"
 
 namespace wbfat::daemon {
@@ -43,7 +41,6 @@ constexpr std::uint32_t kMaxHeaderBytes = 8U << 10;
 constexpr std::size_t kMaxQueuedCommands = 16;
 // For a request to arrive whole, and for a reply to be taken.
 constexpr std::chrono::seconds kRequestTimeout{10};
-constexpr std::chrono::milliseconds kAcceptPause{100};
 
 std::string make_token() {
     std::array<unsigned char, 16> bytes{};
@@ -125,7 +122,6 @@ private:
     };
     using ConnectionRef = std::shared_ptr<Connection>;
 
-    void accept();
     void admit(tcp::socket socket);
     void drop(const ConnectionRef& connection);
     bool is_dropped(const ConnectionRef& connection) const {
@@ -152,12 +148,8 @@ private:
     std::string url_;
     std::array<std::string, 2> hosts_;  // H3
 
-    asio::io_context loop_{1};
-    asio::executor_work_guard<asio::io_context::executor_type> keep_running_{loop_.get_executor()};
-    tcp::acceptor acceptor_{loop_};
-    asio::steady_timer accept_pause_{loop_};
+    ServiceLoop<tcp> loop_;
     std::list<ConnectionRef> connections_;  // oldest first
-    sync::Thread thread_;
 };
 
 // --- open and close
@@ -165,65 +157,39 @@ private:
 std::string WebServer::Impl::open(const Address& address) {
     error_code error;
     const tcp::endpoint wanted(asio::ip::make_address(address.ip), address.port);
-    acceptor_.open(wanted.protocol(), error);
+    loop_.acceptor().open(wanted.protocol(), error);
     if (!error) {
-        acceptor_.set_option(asio::socket_base::reuse_address(true), error);
+        loop_.acceptor().set_option(asio::socket_base::reuse_address(true), error);
     }
     if (!error) {
-        acceptor_.bind(wanted, error);
+        loop_.acceptor().bind(wanted, error);
     }
     if (!error) {
-        acceptor_.listen(static_cast<int>(kMaxConnections), error);
+        loop_.acceptor().listen(static_cast<int>(kMaxConnections), error);
     }
     const std::string ip = wanted.address().is_v6() ? fmt::format("[{}]", address.ip) : address.ip;
     if (error) {
         return fmt::format("http={}:{}: {}", ip, address.port, error.message());
     }
-    const std::uint16_t port = acceptor_.local_endpoint().port();
+    const std::uint16_t port = loop_.acceptor().local_endpoint().port();
     hosts_ = {fmt::format("{}:{}", ip, port), fmt::format("localhost:{}", port)};
     url_ = fmt::format("http://{}/{}/", hosts_[0], token_);
     return {};
 }
 
 void WebServer::Impl::start() {
-    accept();
-    thread_ = sync::Thread("wbfat-web", sync::Role::kOther, [this] { loop_.run(); });
+    loop_.start("wbfat-web", [this](tcp::socket socket) { admit(std::move(socket)); });
 }
 
 WebServer::Impl::~Impl() {
-    asio::post(loop_, [this] {
-        error_code ignored;
-        acceptor_.close(ignored);
-        accept_pause_.cancel();
+    loop_.stop([this] {
         while (!connections_.empty()) {
             drop(ConnectionRef(connections_.front()));
         }
     });
-    // The loop ends when the last worker has handed in.
-    keep_running_.reset();
-    thread_.join();
 }
 
 // --- connections
-
-void WebServer::Impl::accept() {
-    acceptor_.async_accept([this](error_code error, tcp::socket socket) {
-        if (!acceptor_.is_open()) {
-            return;
-        }
-        if (!error) {
-            admit(std::move(socket));
-            accept();
-            return;
-        }
-        accept_pause_.expires_after(kAcceptPause);
-        accept_pause_.async_wait([this](error_code) {
-            if (acceptor_.is_open()) {
-                accept();
-            }
-        });
-    });
-}
 
 // One too many takes the place of the oldest that is not a page in use.
 void WebServer::Impl::admit(tcp::socket socket) {
@@ -347,7 +313,7 @@ void WebServer::Impl::open_live(const ConnectionRef& connection) {
                                         }
                                         connection->input.clear();
                                         connection->feed = make_feed_();
-                                        connection->tick.emplace(loop_);
+                                        connection->tick.emplace(loop_.context());
                                         read_command(connection);
                                         schedule_update(connection);
                                     });
@@ -375,21 +341,16 @@ void WebServer::Impl::run_command(const ConnectionRef& connection) {
     connection->working = true;
     std::string line = std::move(connection->commands.front());
     connection->commands.pop_front();
-    // The worker gives its reference away: the last one goes on the loop's thread, which joins it.
-    connection->worker = sync::Thread(
-        "wbfat-command", sync::Role::kOther,
-        [this, held = connection, line = std::move(line),
-         keep_running = asio::make_work_guard(loop_)]() mutable {
-            std::string reply = answer_(line);
-            asio::post(loop_, [this, held = std::move(held), reply = std::move(reply)]() mutable {
-                held->working = false;
-                if (is_dropped(held)) {
-                    return;
-                }
-                held->outbox.push_back(std::move(reply));
-                write_next(held);
-                run_command(held);
-            });
+    loop_.answer_apart(
+        connection->worker, [this, line = std::move(line)] { return answer_(line); },
+        [this, connection](std::string reply) {
+            connection->working = false;
+            if (is_dropped(connection)) {
+                return;
+            }
+            connection->outbox.push_back(std::move(reply));
+            write_next(connection);
+            run_command(connection);
         });
 }
 
