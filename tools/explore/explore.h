@@ -92,7 +92,7 @@ struct Options {
     std::uint64_t max_executions = UINT64_MAX;
     std::chrono::nanoseconds time_limit = std::chrono::hours(24);
     std::uint64_t memory_limit_bytes = 1ULL << 30;
-    unsigned jobs = 1;  // processes; the random methods only
+    unsigned jobs = 1;  // processes; the matrix alone uses them, a cell each
     // Where a search goes on after a counterexample: counts then say how many there are.
     bool stop_at_first = true;
     std::vector<OrderEdge> order;  // only schedules that keep these

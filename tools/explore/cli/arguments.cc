@@ -49,7 +49,7 @@ void add_limits(CLI::App* cmd, Raw& raw) {
         ->transform(CLI::AsSizeValue(false));
     cmd->add_option("-n,--executions", options.max_executions, "end after so many executions")
         ->check(CLI::PositiveNumber);
-    cmd->add_option("-j,--jobs", options.jobs, "processes")
+    cmd->add_option("-j,--jobs", options.jobs, "processes, of the matrix only")
         ->capture_default_str()
         ->check(CLI::Range(1U, 256U));
     cmd->add_option("--seed", options.seed, "seed of pos, pct and random")->capture_default_str();
