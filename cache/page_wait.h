@@ -40,7 +40,12 @@ enum class WaitBehavior {
 };
 enum class Interruptible { kNo, kKillable };
 
+#if defined(WBFAT_MODEL)
+// Few pages, and each bucket is a step of whoever looks at all of them.
+inline constexpr unsigned kPageWaitTableBits = 4;
+#else
 inline constexpr unsigned kPageWaitTableBits = 8;
+#endif
 
 // Sleeps until `bit` (PG_locked or PG_writeback) is seen clear, or for kExclusive, is taken.
 // Errors: EINTR only with kKillable; decided after the entry was unlinked, so a lock handed over is

@@ -7,9 +7,10 @@
 //
 // The running protocol is one word for the whole process, because the wait table is: a sleeper of
 // one mount and a waker of another may meet in a bucket. Each operation reads the word once, at its
-// start, and keeps to what it read. The word is a Relaxed value: nothing synchronises through it,
-// and the explorer does not spend interleavings on it. switch_protocol (freeze.h) changes it while
-// no operation is under way; set_protocol_while_idle is for whoever can promise that otherwise.
+// start, and keeps to what it read. The word is a Setting: nothing synchronises through it, and the
+// explorer spends interleavings on it only in the scenario that switches. switch_protocol
+// (freeze.h) changes it while no operation is under way; set_protocol_while_idle is for whoever can
+// promise that otherwise.
 //
 // Source: writeback-protocol.md sections 3 to 9 and 17.2.
 // Differs: with WBFAT_FIXED_PROTOCOL the word is a constant, for the benchmark that prices it.
@@ -169,7 +170,10 @@ constexpr Protocol unpack(std::uint32_t word) {
 }
 
 #if !defined(WBFAT_FIXED_PROTOCOL)
-inline constinit sync::Relaxed<std::uint32_t> current{pack(Protocol{})};
+struct Current {
+    sync::Setting<std::uint32_t> word{pack(Protocol{})};
+};
+inline sync::Global<Current> current;
 #endif
 
 }  // namespace protocol_word
@@ -181,12 +185,12 @@ constexpr Protocol current_protocol() {
 constexpr void set_protocol_while_idle(const Protocol& /*protocol*/) {}
 #else
 inline Protocol current_protocol() {
-    return protocol_word::unpack(protocol_word::current.load());
+    return protocol_word::unpack(protocol_word::current->word.load());
 }
 // Requires: no page operation is under way in the process, and no page is under writeback. Tests,
 // the explorer, and the start of a mount can promise that; a live mount calls switch_protocol.
 inline void set_protocol_while_idle(const Protocol& protocol) {
-    protocol_word::current.store(protocol_word::pack(protocol));
+    protocol_word::current->word.store(protocol_word::pack(protocol));
 }
 #endif
 

@@ -117,6 +117,9 @@ template <typename... About>
 void at_point_about(const Where& where, const char* name, const About&...) {
     at_point(name, where);
 }
+// Whether a load of a Setting is an operation: where a scenario changes one. Elsewhere it would
+// cost a step each time and show nothing.
+extern constinit bool settings_matter;
 // Static storage that a run may change.
 void register_global(void* object, std::size_t size_bytes);
 
@@ -328,6 +331,34 @@ public:
     T fetch_sub(T delta) noexcept {
         sched::relaxed_written(this, sizeof(T));
         return value_.fetch_sub(delta, std::memory_order_relaxed);
+    }
+
+private:
+    sched::Cell<T> value_{};
+};
+
+// What every operation looks at; see native.h. Seen by the scheduler where settings_matter.
+template <typename T>
+class Setting {
+public:
+    constexpr Setting() noexcept = default;
+    // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
+    constexpr Setting(T value) noexcept : value_(value) {}
+    ~Setting() = default;
+    Setting(const Setting&) = delete;
+    Setting& operator=(const Setting&) = delete;
+
+    [[nodiscard]] T load(const sched::Where& where = sched::Where::here()) const noexcept {
+        if (sched::settings_matter) [[unlikely]] {
+            sched::announce(sched::OpKind::kLoad, this, 0, sizeof(T), where);
+        }
+        const T value = value_.load(std::memory_order_relaxed);
+        sched::saw(sched::bits_of(value));
+        return value;
+    }
+    void store(T value, const sched::Where& where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kStore, this, sched::bits_of(value), sizeof(T), where);
+        value_.store(value, std::memory_order_relaxed);
     }
 
 private:

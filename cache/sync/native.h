@@ -98,7 +98,7 @@ private:
 };
 
 // A value that may be read and written by anybody at any time and that nothing is decided by where
-// a lock or a protocol is at stake: statistics, and switches that are turned while nothing runs.
+// a lock or a protocol is at stake: statistics.
 // Relaxed throughout; the explorer does not look at it, so it costs no interleavings.
 template <typename T>
 class Relaxed {
@@ -126,6 +126,11 @@ public:
 private:
     std::atomic<T> value_{};
 };
+
+// A value that every operation looks at and that is changed while none is under way. Relaxed, for
+// that promise orders everything; the explorer has scenarios that break it.
+template <typename T>
+using Setting = Relaxed<T>;
 
 // Static storage that runs change, and that is never destroyed: a detached thread may use it while
 // the process exits. Here it is only a variable; the explorer must know of it.

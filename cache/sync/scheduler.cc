@@ -30,6 +30,7 @@ namespace context = boost::context::detail;
 
 constinit Turn* running = nullptr;
 constinit bool points_matter = false;
+constinit bool settings_matter = false;
 
 namespace {
 

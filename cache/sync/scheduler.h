@@ -96,6 +96,19 @@ struct FiberState {
     bool timed_out = false;
 };
 
+// While one lives, to load a Setting is an operation: for a scenario in which a task stores to it.
+class SettingsMatter {
+public:
+    SettingsMatter() {
+        settings_matter = true;
+    }
+    ~SettingsMatter() {
+        settings_matter = false;
+    }
+    SettingsMatter(const SettingsMatter&) = delete;
+    SettingsMatter& operator=(const SettingsMatter&) = delete;
+};
+
 class Scheduler {
 public:
     enum class Daemon : std::uint8_t { kNo, kYes };

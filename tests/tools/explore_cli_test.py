@@ -53,6 +53,14 @@ class ExploreTest(unittest.TestCase):
         self.assertEqual(again.returncode, VIOLATION, again.stderr)
         self.assertIn("BUG_ON(PageWriteback(page))", again.stdout)
 
+    def test_a_size_with_named_values_is_set_and_told_by_name(self):
+        done = explore("run", "live-switch", "-p", "wait-to-set", "--set", "to=5.11", "--set", "gated=0")
+        self.assertEqual(done.returncode, VIOLATION, done.stderr)
+        self.assertIn("--set to=5.11", done.stdout)
+        self.assertEqual(explore("run", "live-switch", "--set", "to=4").returncode, USAGE)
+        sizes = {scenario["name"]: scenario["sizes"] for scenario in json.loads(explore("list", "--json").stdout)["scenarios"]}
+        self.assertIn("wake-clears", sizes["live-switch"][0]["values"])
+
     def test_the_same_schedule_is_harmless_under_the_cure(self):
         done = explore("replay", "mail", "-p", "5.11", "--schedule", self.schedule())
         self.assertEqual(done.returncode, SAFE, done.stdout + done.stderr)

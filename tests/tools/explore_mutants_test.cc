@@ -88,6 +88,8 @@ const Case kMutants[] = {
      "writeback_mark"},
     {"ReferenceDroppedEarly", "reference-dropped-early", "page-reuse", "6.8", "6.8",
      Verdict::kAssertion, "late_touch"},
+    {"GateWaitsForNobody", "gate-waits-for-nobody", "live-switch", "wait-to-set", "wait-to-set",
+     Verdict::kAssertion, "writeback"},
 };
 
 const char* const kStillSet = "bug_on_writeback";

@@ -2,6 +2,7 @@
 //
 // Method: small scenarios, every search to its end; counts are exact because nothing here depends
 // on time.
+#include <algorithm>
 #include <set>
 #include <string>
 
@@ -188,6 +189,52 @@ TEST(ExploreErrseqTest, AnErrorRecordedAfterTheEndIsMissed) {
     const Result result = explore(options);
     EXPECT_EQ(result.verdict, Verdict::kLostData);
     EXPECT_EQ(result.minimal_preemptions, 1U);
+}
+
+Options live_switch(const std::string& from, const std::string& to, unsigned gated) {
+    Options options = scenario("live-switch", from);
+    options.parameters["gated"] = gated;
+    for (const ScenarioInfo& info : scenarios()) {
+        for (const ParameterInfo& parameter : info.parameters) {
+            const auto& names = parameter.value_names;
+            if (const auto at = std::find(names.begin(), names.end(), to); at != names.end()) {
+                options.parameters[parameter.name] = static_cast<unsigned>(at - names.begin());
+            }
+        }
+    }
+    return options;
+}
+
+TEST(ExploreSwitchTest, BehindTheGateASafeProtocolGivesWayToAnother) {
+    expect_safe(live_switch("5.8", "6.8", 1));
+    expect_safe(live_switch("6.8", "5.8", 1));
+    expect_safe(live_switch("wait-to-set", "recheck-on-wake", 1));
+}
+
+TEST(ExploreSwitchTest, WithoutItTwoSafeProtocolsMayMakeABug) {
+    struct Pair {
+        const char *from, *to, *title;
+    };
+    for (const Pair& it : {
+             // The sleeper takes the first of the waker's two stores for the last.
+             Pair{"6.8", "5.8", "use after return"},
+             // A waker that does not look, and a sleeper that relies on it.
+             Pair{"recheck-on-wake", "6.8", "bug_on_writeback"},
+             // The bit that came with the wait is set once more.
+             Pair{"wait-to-set", "6.8", "writeback"},
+         }) {
+        SCOPED_TRACE(std::string(it.from) + " to " + it.to);
+        const Result result = explore(live_switch(it.from, it.to, 0));
+        EXPECT_EQ(result.verdict, Verdict::kAssertion);
+        ASSERT_TRUE(result.failure.has_value());
+        EXPECT_NE(result.failure->failure.title.find(it.title), std::string::npos)
+            << result.failure->failure.title;
+    }
+}
+
+TEST(ExploreSwitchTest, WithoutItTwoThatLoopSuitEachOther) {
+    expect_safe(live_switch("5.11", "6.8", 0));
+    expect_safe(live_switch("6.8", "5.11", 0));
 }
 
 TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {

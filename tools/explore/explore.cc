@@ -128,6 +128,11 @@ const char* to_string(Method method) {
     return "?";
 }
 
+std::string value_text(const ParameterInfo& parameter, unsigned value) {
+    return value < parameter.value_names.size() ? parameter.value_names[value]
+                                                : std::to_string(value);
+}
+
 std::optional<Method> method_from(const std::string& name) {
     for (const MethodName& it : kMethodNames) {
         if (name == it.name) {

@@ -34,7 +34,11 @@ struct ParameterInfo {
     std::string name;  // "cpus"
     std::string help;
     unsigned standard = 0, min = 0, max = 0;
+    // The names of 0 to max, where numbers say nothing: of protocols.
+    std::vector<std::string> value_names{};
 };
+// "5.10", or "3" where a value has no name.
+std::string value_text(const ParameterInfo& parameter, unsigned value);
 
 struct ScenarioInfo {
     std::string name;     // "mail"

@@ -128,6 +128,14 @@ MUTANTS = {
         }
 """),
     ],
+    "cache/freeze.cc": [
+        # Who is inside stays inside.
+        ("gate-waits-for-nobody",
+         """    while (state_.load() != kClosed) {
+""",
+         """    while (state_.load() != kClosed && !is_mutant("gate-waits-for-nobody")) {
+"""),
+    ],
 }
 
 

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <map>
@@ -148,19 +149,46 @@ void add_commands(CLI::App& app, Raw& raw) {
     add_progress(recipe, raw);
 }
 
-// "cpus=4"
-void apply_setting(const std::string& setting, Options& options) {
-    const std::size_t equals = setting.find('=');
-    unsigned value = 0;
-    const char* const end = setting.data() + setting.size();
-    if (equals != std::string::npos) {
-        const auto parsed = std::from_chars(setting.data() + equals + 1, end, value);
-        if (parsed.ec == std::errc{} && parsed.ptr == end && equals > 0) {
-            options.parameters[setting.substr(0, equals)] = value;
-            return;
+// Null: there is no such scenario or parameter, which the explorer says better.
+const ParameterInfo* find_parameter(const std::string& scenario, const std::string& name) {
+    for (const ScenarioInfo& known : scenarios()) {
+        for (const ParameterInfo& parameter : known.parameters) {
+            if (known.name == scenario && parameter.name == name) {
+                return &parameter;
+            }
         }
     }
-    throw UsageError(fmt::format("--set {}: NAME=NUMBER is wanted, as in --set cpus=3.", setting));
+    return nullptr;
+}
+
+// "cpus=4", "to=5.10"
+void apply_setting(const std::string& setting, Options& options) {
+    const std::size_t equals = setting.find('=');
+    if (equals == std::string::npos || equals == 0) {
+        throw UsageError(
+            fmt::format("--set {}: NAME=VALUE is wanted, as in --set cpus=3.", setting));
+    }
+    const std::string name = setting.substr(0, equals);
+    const std::string text = setting.substr(equals + 1);
+    const ParameterInfo* const parameter = find_parameter(options.scenario, name);
+    if (parameter != nullptr && !parameter->value_names.empty()) {
+        const std::vector<std::string>& names = parameter->value_names;
+        const auto found = std::find(names.begin(), names.end(), text);
+        if (found == names.end()) {
+            throw UsageError(
+                fmt::format("--set {}: {} is one of {}.", setting, name, fmt::join(names, ", ")));
+        }
+        options.parameters[name] = static_cast<unsigned>(found - names.begin());
+        return;
+    }
+    unsigned value = 0;
+    const char* const end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, value);
+    if (parsed.ec != std::errc{} || parsed.ptr != end) {
+        throw UsageError(
+            fmt::format("--set {}: NAME=NUMBER is wanted, as in --set cpus=3.", setting));
+    }
+    options.parameters[name] = value;
 }
 
 Arguments cooked(Raw& raw) {
@@ -217,7 +245,10 @@ std::string replay_command(const Options& options, const std::string& schedule) 
         command += fmt::format(" --protocol {}", options.protocol);
     }
     for (const auto& [name, value] : options.parameters) {
-        command += fmt::format(" --set {}={}", name, value);
+        const ParameterInfo* const parameter = find_parameter(options.scenario, name);
+        command += fmt::format(
+            " --set {}={}", name,
+            parameter != nullptr ? value_text(*parameter, value) : std::to_string(value));
     }
     return command + fmt::format(" --schedule \"{}\"", schedule);
 }

@@ -62,8 +62,11 @@ std::string list_text() {
         text += fmt::format("  {:<16} {}{}\n", scenario.name, scenario.summary,
                             scenario.is_big ? " (big: random strategies only)" : "");
         for (const ParameterInfo& size : scenario.parameters) {
-            text += fmt::format("  {:<16}   --set {}={}  {}, {} to {}\n", "", size.name,
-                                size.standard, size.help, size.min, size.max);
+            text += fmt::format("  {:<16}   --set {}={}  {}, {}\n", "", size.name,
+                                value_text(size, size.standard), size.help,
+                                size.value_names.empty()
+                                    ? fmt::format("{} to {}", size.min, size.max)
+                                    : fmt::format("{}", fmt::join(size.value_names, ", ")));
         }
     }
     text += "Protocols:\n";
@@ -78,11 +81,13 @@ std::string list_json() {
     for (const ScenarioInfo& scenario : scenarios()) {
         boost::json::array sizes;
         for (const ParameterInfo& size : scenario.parameters) {
-            sizes.push_back({{"name", size.name},
-                             {"help", size.help},
-                             {"standard", size.standard},
-                             {"min", size.min},
-                             {"max", size.max}});
+            sizes.push_back(
+                {{"name", size.name},
+                 {"help", size.help},
+                 {"standard", size.standard},
+                 {"min", size.min},
+                 {"max", size.max},
+                 {"values", boost::json::array(size.value_names.begin(), size.value_names.end())}});
         }
         found.push_back({{"name", scenario.name},
                          {"summary", scenario.summary},

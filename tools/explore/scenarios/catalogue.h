@@ -17,6 +17,7 @@ ScenarioEntry page_reuse_scenario();
 ScenarioEntry truncate_scenario();
 ScenarioEntry reclaim_scenario();
 ScenarioEntry errseq_scenario();
+ScenarioEntry live_switch_scenario();
 
 // For ScenarioEntry::make.
 template <typename T>

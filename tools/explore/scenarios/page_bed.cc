@@ -47,12 +47,17 @@ private:
 
 class PageBed::Owner final : public cache::AddressSpaceOps {
 public:
-    wbfat::Result<cache::MappedExtent> map_blocks(AddressSpace&, std::uint64_t,
-                                                  std::uint64_t) override {
-        return Errno{EIO};
+    explicit Owner(bool has_device) : has_device_(has_device) {}
+
+    wbfat::Result<cache::MappedExtent> map_blocks(AddressSpace&, std::uint64_t offset_bytes,
+                                                  std::uint64_t length_bytes) override {
+        if (!has_device_) {
+            return Errno{EIO};
+        }
+        return cache::MappedExtent{offset_bytes, length_bytes};
     }
-    wbfat::Result<> writepages(AddressSpace&, cache::WritebackControl&) override {
-        return {};
+    wbfat::Result<> writepages(AddressSpace& mapping, cache::WritebackControl& wbc) override {
+        return has_device_ ? cache::mpage_writepages(mapping, wbc) : wbfat::Result<>();
     }
     wbfat::Result<> write_inode(AddressSpace&, const cache::WritebackControl&) override {
         return {};
@@ -61,6 +66,9 @@ public:
         return true;
     }
     void drop_inode(AddressSpace&) override {}
+
+private:
+    const bool has_device_;
 };
 
 PageBed::PageBed() = default;
@@ -83,13 +91,13 @@ PageBed::~PageBed() {
     cache::set_assertion(cache::Assertion::kFreeState, cache::AssertionState::kBug);
 }
 
-void PageBed::make_cache() {
+void PageBed::make_cache(std::unique_ptr<cache::BlockDevice> device) {
     cache::PageCacheOptions options;
     options.cache_size_bytes = 1U << 20;
     options.dirty_writeback_centisecs = 0;
     cache_ = cache::PageCache::create(options).value();
-    device_ = std::make_unique<NoDevice>();
-    owner_ = std::make_unique<Owner>();
+    owner_ = std::make_unique<Owner>(device != nullptr);
+    device_ = device != nullptr ? std::move(device) : std::make_unique<NoDevice>();
     mapping_ = std::make_unique<AddressSpace>(*cache_, *device_, *owner_,
                                               AddressSpace::StablePages::kNo, "file");
     mapping_->i_size_write(1U << 20);

@@ -1,6 +1,6 @@
 // A cache with one mapping and a few pages, for scenarios of the page protocol.
 //
-// No device: what a scenario calls I/O is a task of its own that ends a page's writeback. The
+// Without a device what a scenario calls I/O is a task of its own that ends a page's writeback. The
 // flusher's thread is there and asleep; nothing wakes it as the limits are never reached.
 #pragma once
 
@@ -32,7 +32,9 @@ protected:
     // How a page is when the run starts.
     enum class Start : std::uint8_t { kClean, kDirty, kWriteback, kWritebackAndDirty };
 
-    void make_cache();
+    // With a device the mapping's bytes lie on it as they lie in the file, and are written by
+    // mpage_writepages; its Bios end before the scenario does.
+    void make_cache(std::unique_ptr<cache::BlockDevice> device = nullptr);
     cache::Page& add_page(cache::pgoff_t index, Start start);
     int task(std::string name, sync::Role role, std::string purpose, std::function<void()> body);
 
@@ -59,7 +61,7 @@ private:
 
     class NoDevice;
     class Owner;
-    std::unique_ptr<NoDevice> device_;
+    std::unique_ptr<cache::BlockDevice> device_;
     std::unique_ptr<Owner> owner_;
     std::unique_ptr<cache::PageCache> cache_;
     std::unique_ptr<cache::AddressSpace> mapping_;
