@@ -392,6 +392,14 @@ void op_read(fuse_req_t request, fuse_ino_t ino, std::size_t size, off_t offset,
     reply_pages(request, pages);
 }
 
+// What a write that was cut short is answered, where a count would not do.
+int why_short(bool was_interrupted, std::uint64_t end) {
+    if (was_interrupted) {
+        return EINTR;
+    }
+    return end >= fs::kMaxFileBytes ? EFBIG : ENOSPC;
+}
+
 void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t offset,
                   fuse_file_info* info) {
     const std::size_t size = fuse_buf_size(source);
@@ -408,6 +416,8 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
         }
         return static_cast<std::size_t>(copied) == piece.size() ? Result<>{} : Result<>{Errno{EIO}};
     };
+    // Pages that the kernel has gathered, or that were stored to through a mapping.
+    const bool from_pages = info->writepage != 0;
     bool was_interrupted = false;
     const Result<std::size_t> written = [&] {
         const Interruption interruption(request);
@@ -416,17 +426,17 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
         was_interrupted = interruption.happened();
         return result;
     }();
-    if (!written.has_value()) {
-        return reply_errno(request, written.error().value);
-    }
     // The kernel turns a short O_DIRECT write into EIO, and takes back what it had grown. So it may
-    // as well know why. Source: fs/fuse/file.c fuse_get_res_by_io, fuse_direct_IO.
-    if (*written < size && (info->flags & O_DIRECT) != 0) {
-        if (was_interrupted) {
-            return reply_errno(request, EINTR);
-        }
-        const bool at_limit = static_cast<std::uint64_t>(offset) + *written >= fs::kMaxFileBytes;
-        return reply_errno(request, at_limit ? EFBIG : ENOSPC);
+    // as well know why. Of its own pages it looks at the error alone: what does not fit would be
+    // lost, and fsync(2) none the wiser. Source: fs/fuse/file.c fuse_get_res_by_io, fuse_direct_IO,
+    // fuse_writepage_end.
+    const bool needs_all = from_pages || (info->flags & O_DIRECT) != 0;
+    int error = written.code();
+    if (written.has_value() && *written < size && needs_all) {
+        error = why_short(was_interrupted, static_cast<std::uint64_t>(offset) + *written);
+    }
+    if (error != 0) {
+        return reply_errno(request, error);
     }
     static_cast<void>(reply_with<fuse_reply_write>(request, *written));
 }

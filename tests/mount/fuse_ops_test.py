@@ -552,6 +552,16 @@ class CacheWritebackTest(Operations, wbfat_mount.MountCase):
             self.assertEqual(os.stat(self.at("f")).st_mtime, kept)
         self.finish()
 
+    def test_what_fits_only_in_part_is_told(self):
+        """The kernel looks at the error of a write of its pages, not at the count."""
+        with open(self.at("f"), "wb") as file:
+            volume = os.statvfs(self.volume.path)
+            os.posix_fallocate(file.fileno(), 0, (volume.f_bfree - 4) * volume.f_frsize)
+        with open(self.at("g"), "wb", buffering=0) as file:
+            file.write(bytes(8 * volume.f_frsize))
+            self.expect(errno.ENOSPC, os.fsync, file.fileno())
+        self.finish()
+
 
 if __name__ == "__main__":
     wbfat_mount.main()
