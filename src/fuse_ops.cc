@@ -400,7 +400,7 @@ int why_short(bool was_interrupted, std::uint64_t end) {
     return end >= fs::kMaxFileBytes ? EFBIG : ENOSPC;
 }
 
-void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t offset,
+void op_write_buf(fuse_req_t request, fuse_ino_t ino, fuse_bufvec* source, off_t offset,
                   fuse_file_info* info) {
     const std::size_t size = fuse_buf_size(source);
     // Each piece of a page frame is filled from where the last one ended; fuse_buf_copy moves
@@ -436,6 +436,9 @@ void op_write_buf(fuse_req_t request, fuse_ino_t, fuse_bufvec* source, off_t off
         error = why_short(was_interrupted, static_cast<std::uint64_t>(offset) + *written);
     }
     if (error != 0) {
+        if (from_pages) {
+            server_of(request).references.note_mistaken(ino);
+        }
         return reply_errno(request, error);
     }
     static_cast<void>(reply_with<fuse_reply_write>(request, *written));
@@ -445,9 +448,14 @@ void op_flush(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
     reply_result(request, file_of(info).flush());
 }
 
-void op_release(fuse_req_t request, fuse_ino_t, fuse_file_info* info) {
-    server_of(request).references.release_file(info->fh);
+void op_release(fuse_req_t request, fuse_ino_t ino, fuse_file_info* info) {
+    Server& server = server_of(request);
+    server.references.release_file(info->fh);
     reply_errno(request, 0);
+    if (server.references.is_mistaken(ino)) {
+        server.invalidator.forget_inode(
+            ino, [&server, ino] { return server.references.is_mistaken(ino); });
+    }
 }
 
 void op_fsync(fuse_req_t request, fuse_ino_t, int datasync, fuse_file_info* info) {

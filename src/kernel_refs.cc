@@ -39,9 +39,22 @@ void KernelReferences::forget(std::uint64_t nodeid, std::uint64_t count) {
         found->second -= count;
         if (found->second == 0) {
             lookups_.erase(found);
+            mistaken_.erase(nodeid);
         }
     }
     put_refs(inode_at(nodeid), count);
+}
+
+void KernelReferences::note_mistaken(std::uint64_t nodeid) {
+    const std::lock_guard lock(mutex_);
+    if (lookups_.contains(nodeid)) {
+        mistaken_.insert(nodeid);
+    }
+}
+
+bool KernelReferences::is_mistaken(std::uint64_t nodeid) const {
+    const std::lock_guard lock(mutex_);
+    return mistaken_.contains(nodeid);
 }
 
 std::uint64_t KernelReferences::add(std::unique_ptr<fs::File> file) {
@@ -77,6 +90,7 @@ void KernelReferences::drop_all() {
     {
         const std::lock_guard lock(mutex_);
         lookups.swap(lookups_);
+        mistaken_.clear();
         files.swap(files_);
         directories.swap(directories_);
     }

@@ -12,6 +12,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "fs/file.h"
 #include "fs/inode.h"
@@ -31,6 +32,9 @@ public:
     std::uint64_t add_lookup(fs::InodeRef inode);
     // Gives `count` references back.
     void forget(std::uint64_t nodeid, std::uint64_t count);
+    // What the kernel knows of an inode is wrong and stays so until it forgets the inode.
+    void note_mistaken(std::uint64_t nodeid);
+    bool is_mistaken(std::uint64_t nodeid) const;
 
     // Keeps the handle until release; returns what goes into fuse_file_info::fh, its address.
     std::uint64_t add(std::unique_ptr<fs::File> file);
@@ -42,8 +46,9 @@ public:
     void drop_all();
 
 private:
-    std::mutex mutex_;
-    std::unordered_map<std::uint64_t, std::uint64_t> lookups_;            // guarded by mutex_
+    mutable std::mutex mutex_;
+    std::unordered_map<std::uint64_t, std::uint64_t> lookups_;  // guarded by mutex_
+    std::unordered_set<std::uint64_t> mistaken_;  // guarded by mutex_; each is in lookups_
     std::unordered_map<std::uint64_t, std::unique_ptr<fs::File>> files_;  // guarded by mutex_
     std::unordered_map<std::uint64_t, std::unique_ptr<DirHandle>>
         directories_;  // guarded by mutex_

@@ -116,6 +116,33 @@ class OptionsTest(ModesCase):
         self.assertIsNone(self.on_the_disk(image, "f"))
         self.unmount(mount)
 
+    def test_a_closed_file_is_as_the_disk_has_it_after_a_full_volume(self):
+        """The kernel believes the size that the refused write would have given the file, until it forgets the file."""
+        kernel = tuple(int(number) for number in os.uname().release.split(".", 2)[:2])
+        if kernel < (6, 18):
+            self.skipTest("before Linux 6.18 the kernel cannot be asked to forget a file")
+        for options in ("sync", "cache=writeback"):
+            with self.subTest(options=options):
+                image = self.make_image(16, name=f"{options}.img")
+                mount = self.mount(image, options)
+                chunk = pattern(61_441)
+                asked = 0
+                with self.assertRaises(OSError) as refused, open(mount / "f", "wb", buffering=0) as file:
+                    while asked < 20 << 20:
+                        asked += len(chunk)
+                        file.write(chunk)
+                    os.fsync(file.fileno())
+                self.assertEqual(refused.exception.errno, errno.ENOSPC)
+                eventually(lambda size=asked: os.stat(mount / "f").st_size < size, "the size is right")
+                content = (mount / "f").read_bytes()
+                self.assertEqual(content, (chunk * (asked // len(chunk)))[:len(content)])
+                with open(mount / "f", "r+b") as file:
+                    file.truncate(1 << 20)
+                    file.seek(0, os.SEEK_END)
+                    file.write(b"appended")
+                self.unmount(mount)
+                self.assertEqual(self.on_the_disk(image, "f"), content[:1 << 20] + b"appended")
+
     def test_dirsync_puts_names_on_the_disk(self):
         image = self.make_image(16)
         mount = self.mount(image, "dirsync,commit=3600")

@@ -61,6 +61,20 @@ TEST_F(KernelRefsTest, LookupsAddUpUntilTheyAreForgotten) {
     EXPECT_FALSE(is_alive());
 }
 
+TEST_F(KernelRefsTest, AMistakeLastsUntilTheInodeIsForgotten) {
+    const std::uint64_t nodeid = references_.add_lookup(inode_);
+    references_.add_lookup(inode_);
+    EXPECT_FALSE(references_.is_mistaken(nodeid));
+    references_.note_mistaken(nodeid);
+    references_.forget(nodeid, 1);
+    EXPECT_TRUE(references_.is_mistaken(nodeid));
+    references_.forget(nodeid, 1);
+    EXPECT_FALSE(references_.is_mistaken(nodeid));
+    // What the kernel does not know it is not mistaken about.
+    references_.note_mistaken(nodeid);
+    EXPECT_FALSE(references_.is_mistaken(nodeid));
+}
+
 TEST_F(KernelRefsTest, ForgettingTooMuchOrStrangersDoesNothing) {
     const std::uint64_t nodeid = references_.add_lookup(inode_);
     references_.forget(nodeid, UINT64_MAX);
