@@ -204,7 +204,7 @@ Result<> File::read(std::uint64_t offset_bytes, std::size_t length_bytes, cache:
 }
 
 Result<std::size_t> File::write(std::uint64_t offset_bytes, std::size_t length_bytes,
-                                const cache::CopyIn& copy) {
+                                const cache::CopyIn& copy, Durable durable) {
     Inode& inode = *inode_;
     if (inode.is_directory()) {
         return Errno{EISDIR};
@@ -242,7 +242,8 @@ Result<std::size_t> File::write(std::uint64_t offset_bytes, std::size_t length_b
         return status.error();
     }
     inode.volume().cache().flusher().balance_dirty_pages(inode.mapping());
-    if (flags_.dsync || flags_.sync || inode.volume().is_sync()) {
+    const bool is_synchronous = flags_.dsync || flags_.sync || inode.volume().is_sync();
+    if (durable == Durable::kAsOpened && is_synchronous) {
         TRY_VOID(fsync(!flags_.sync));
     }
     return done;

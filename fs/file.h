@@ -42,10 +42,15 @@ public:
     // Pages holding [offset, offset + length) cut at the end of the file. Errors: EIO, EISDIR.
     // Requires: length at most cache::max_pinned_read_bytes, all reads running at once together.
     Result<> read(std::uint64_t offset_bytes, std::size_t length_bytes, cache::PageVec& out);
+    // Whether a write on a synchronous volume, or through a synchronous open, is durable when it
+    // returns. kLater: these are pages that a cache above has gathered, and whoever wants them
+    // durable lets an fsync follow. Source: the kernel has generic_write_sync follow the copy into
+    // pages, not their writeback.
+    enum class Durable : std::uint8_t { kAsOpened, kLater };
     // Copies in through `copy` (see generic_perform_write). Returns bytes written, short only at
     // ENOSPC or EFBIG. Errors: EFBIG past 4 GiB - 1, ENOSPC, EROFS, EIO.
     Result<std::size_t> write(std::uint64_t offset_bytes, std::size_t length_bytes,
-                              const cache::CopyIn& copy);
+                              const cache::CopyIn& copy, Durable durable = Durable::kAsOpened);
     // Data, then whatever metadata is needed to find it again, then the device's cache.
     // Errors: a writeback error this open has not heard of yet; errors of the commit or the flush.
     Result<> fsync(bool datasync);

@@ -416,13 +416,15 @@ void op_write_buf(fuse_req_t request, fuse_ino_t ino, fuse_bufvec* source, off_t
         }
         return static_cast<std::size_t>(copied) == piece.size() ? Result<>{} : Result<>{Errno{EIO}};
     };
-    // Pages that the kernel has gathered, or that were stored to through a mapping.
+    // Pages that the kernel has gathered, or that were stored to through a mapping. On a
+    // synchronous mount or file its own fsync follows those of a write(2).
     const bool from_pages = info->writepage != 0;
     bool was_interrupted = false;
     const Result<std::size_t> written = [&] {
         const Interruption interruption(request);
-        Result<std::size_t> result =
-            file_of(info).write(static_cast<std::uint64_t>(offset), size, copy);
+        Result<std::size_t> result = file_of(info).write(
+            static_cast<std::uint64_t>(offset), size, copy,
+            from_pages ? fs::File::Durable::kLater : fs::File::Durable::kAsOpened);
         was_interrupted = interruption.happened();
         return result;
     }();

@@ -262,6 +262,10 @@ std::unique_ptr<Session> Mount::mount_session() {
         device_->is_block_device() && ::geteuid() == 0 && line_.options.offset_bytes == 0;
     options.block_bytes = device_->geometry().logical_block_bytes;
     options.read_only = volume_->is_read_only();
+    // Where the kernel does not gather, each write reaches us, and is durable when we have
+    // answered.
+    options.sync =
+        volume_->is_sync() && line_.options.kernel_cache_mode() == KernelCache::kWriteback;
     options.debug = line_.debug;
     options.threads = serving_threads(line_.options);
     options.max_read_bytes = server_->max_read_bytes;

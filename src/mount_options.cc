@@ -402,7 +402,7 @@ std::vector<Option> own_options() {
         {"cache_size", Takes::kValue, "SIZE", "memory for pages (a tenth of the RAM, at most 1G)",
          cache_size()},
         {"cache", Takes::kValue, "MODE",
-         "the kernel's cache before ours: none, auto, writeback (default; auto with sync)",
+         "the kernel's cache before ours: none, auto, writeback (default)",
          choice<KernelCache>({{"none", KernelCache::kNone},
                               {"auto", KernelCache::kAuto},
                               {"writeback", KernelCache::kWriteback}},

@@ -48,10 +48,10 @@ struct DaemonOptions {
     bool remount = false;
     std::vector<std::string> kernel;  // for mount(2) and fusermount3, as given
 
-    // Gathered writes are 3-4 times as fast when they are small; not with -o sync, where each must
-    // be on the disk before its call returns.
+    // Gathered writes are 3-4 times as fast when they are small. With -o sync the kernel gathers
+    // those of one call, and they are on the disk before it returns (session.h).
     KernelCache kernel_cache_mode() const {
-        return kernel_cache.value_or(fs.sync ? KernelCache::kAuto : KernelCache::kWriteback);
+        return kernel_cache.value_or(KernelCache::kWriteback);
     }
 };
 

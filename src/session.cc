@@ -86,6 +86,9 @@ std::unique_ptr<Session> Session::mount(const Options& options, const fuse_lowle
     add_option(args, "subtype=wbfat");
     add_option(args, "default_permissions");
     add_option(args, options.read_only ? "ro" : "rw");
+    if (options.sync) {
+        add_option(args, "sync");
+    }
     add_option(args, fmt::format("max_read={}", options.max_read_bytes));
     if (options.block_device) {
         add_option(args, "blkdev");

@@ -28,6 +28,7 @@ public:
         bool block_device = false;  // mount as fuseblk: umount then waits for us
         std::uint32_t block_bytes = 512;
         bool read_only = false;
+        bool sync = false;  // the kernel follows each write(2) with an fsync of what it wrote
         bool debug = false;
         unsigned threads = 4;
         std::uint32_t max_read_bytes = 1U << 20;  // of one request; a power of two

@@ -15,11 +15,12 @@ import re
 import shutil
 import signal
 import stat
+import subprocess
 import unittest
 import unittest.mock
 
 import wbfat_mount
-from wbfat_mount import VFAT_OPTIONS, eventually, pattern, program, run
+from wbfat_mount import VFAT_OPTIONS, eventually, need, pattern, program, run
 
 NOBODY = 65534
 # What fsck.fat may say after the daemon was killed: the volume is marked, clusters are lost, the free count is old.
@@ -104,17 +105,80 @@ class OptionsTest(ModesCase):
         self.assertEqual(hashlib.sha256(image.read_bytes()).digest(), before)
 
     def test_sync_puts_a_write_on_the_disk(self):
-        image = self.make_image(16)
-        mount = self.mount(image, "sync")
-        descriptor = os.open(mount / "f", os.O_CREAT | os.O_WRONLY)
-        os.write(descriptor, pattern(70_000))
-        self.assertEqual(self.on_the_disk(image, "f"), pattern(70_000))
+        for cache in ("", ",cache=none", ",cache=auto", ",cache=writeback"):
+            with self.subTest(cache=cache):
+                image = self.make_image(16, name=f"sync{cache}.img")
+                mount = self.mount(image, f"sync,commit=3600,dirty_writeback_centisecs=0{cache}")
+                self.expect_each_change_at_once(mount, image)
+                self.unmount(mount)
+
+    def expect_each_change_at_once(self, mount, image):
+        """Each call's effect is in the image when the call has returned."""
+        descriptor = os.open(mount / "f", os.O_CREAT | os.O_RDWR)
+        expected = bytearray()
+        # Appended, also within a page and over many; over what is there; beyond the end.
+        for offset, length in ((0, 70_000), (70_000, 3), (70_003, 2_500_000), (5000, 100), (0, 1), (3_000_000, 10)):
+            data = pattern(length, offset)
+            expected.extend(bytes(max(0, offset + length - len(expected))))
+            expected[offset:offset + length] = data
+            self.assertEqual(os.pwrite(descriptor, data, offset), length)
+            self.assertEqual(self.on_the_disk(image, "f"), expected, f"{length} at {offset}")
         os.close(descriptor)
         os.truncate(mount / "f", 10)
-        self.assertEqual(self.on_the_disk(image, "f"), pattern(10))
+        self.assertEqual(self.on_the_disk(image, "f"), expected[:10])
         os.unlink(mount / "f")
         self.assertIsNone(self.on_the_disk(image, "f"))
+
+    def test_sync_flushes_the_device_for_each_write(self):
+        """What a power cut keeps: the device is told to flush before the call returns, once where nothing else changes."""
+        wbfat_mount.need_root()
+        device = self.loop(self.make_image(16))
+        counters = pathlib.Path("/sys/block", pathlib.Path(device).name, "stat")
+        need(len(counters.read_text().split()) > 15, "the kernel does not count flushes")
+        mount = self.mount(device, "sync,commit=3600,dirty_writeback_centisecs=0")
+        def flushes_of(call):
+            before = int(counters.read_text().split()[15])
+            call()
+            return int(counters.read_text().split()[15]) - before
+        descriptor = os.open(mount / "f", os.O_CREAT | os.O_RDWR)
+        for number in range(20):
+            self.assertGreaterEqual(flushes_of(lambda at=number: os.pwrite(descriptor, pattern(4096), at * 4096)), 1)
+        overwrites = [flushes_of(lambda at=number: os.pwrite(descriptor, b"other", at * 4096)) for number in range(20)]
+        self.assertGreaterEqual(min(overwrites), 1)
+        # At the turn of a second the time of the file is written too.
+        self.assertEqual(sorted(overwrites)[len(overwrites) // 2], 1)
+        os.close(descriptor)
         self.unmount(mount)
+
+    def fill_by_writes(self, mount, length):
+        """An open file on a volume that is full, and how much of it the writes before the refused one have put there."""
+        descriptor = os.open(mount / "f", os.O_CREAT | os.O_RDWR)
+        content = pattern(length)
+        done = 0
+        with self.assertRaises(OSError) as refused:
+            while True:
+                done += os.pwrite(descriptor, content[:length], done)
+        self.assertEqual(refused.exception.errno, errno.ENOSPC)
+        return descriptor, done
+
+    def test_sync_write_says_itself_that_the_volume_is_full(self):
+        for cache in ("", ",cache=none", ",cache=auto"):
+            for length in (65_536, 61_441):  # as clusters end, and not
+                with self.subTest(cache=cache, length=length):
+                    image = self.make_image(16, name=f"full{cache}{length}.img")
+                    mount = self.mount(image, f"sync{cache}")
+                    descriptor, done = self.fill_by_writes(mount, length)
+                    expected = (pattern(length) * (done // length + 1))[:done]
+                    self.assertEqual(self.on_the_disk(image, "f")[:done], expected)
+                    # Nobody else is told of it, and the file goes back to what has been written.
+                    os.fsync(descriptor)
+                    os.ftruncate(descriptor, done)
+                    self.assertEqual(os.fstat(descriptor).st_size, done)
+                    self.assertEqual(os.pread(descriptor, done + 1, 0), expected)
+                    os.close(descriptor)
+                    self.assertEqual(self.on_the_disk(image, "f"), expected)
+                    self.assertEqual((mount / "f").read_bytes(), expected)
+                    self.unmount(mount)
 
     def test_a_closed_file_is_as_the_disk_has_it_after_a_full_volume(self):
         """The kernel believes the size that the refused write would have given the file, until it forgets the file."""
@@ -557,6 +621,23 @@ class UnprivilegedTest(ModesCase):
         self.assertEqual((used.returncode, used.stdout), (0, f"{NOBODY} {NOBODY}\n{NOBODY}\n"), used.stderr)
         self.assertEqual(self.as_nobody("fusermount3", "-u", mountpoint).returncode, 0)
         # The exclusive use of the image ends with the daemon.
+        eventually(lambda: run(program("fsck.fat"), "-n", image).returncode == 0, "the image is clean")
+
+    def test_sync_reaches_the_kernel(self):
+        image, mountpoint = self.make_image(16), self.make_mountpoint()
+        for path in (image, mountpoint):
+            os.chown(path, NOBODY, NOBODY)
+        started = self.as_nobody(self.wbfat, image, mountpoint, "-o", "sync,commit=3600,dirty_writeback_centisecs=0")
+        self.addCleanup(run, "umount", "-l", mountpoint)
+        self.assertEqual(started.returncode, 0, started.stderr)
+        self.assertIn("sync", run(program("findmnt"), "-no", "OPTIONS", mountpoint).stdout.strip().split(","))
+        # The shell writes and keeps the file open until it is told to go on.
+        writer = subprocess.Popen([*self.become, "sh", "-c", 'exec >"$1/f"; echo written; read line', "sh", mountpoint],
+                                  stdin=subprocess.PIPE)
+        self.addCleanup(writer.kill)
+        eventually(lambda: self.on_the_disk(image, "f") == b"written\n", "the write is on the disk")
+        writer.communicate(b"\n", timeout=wbfat_mount.DEADLINE_SECONDS)
+        self.assertEqual(self.as_nobody("fusermount3", "-u", mountpoint).returncode, 0)
         eventually(lambda: run(program("fsck.fat"), "-n", image).returncode == 0, "the image is clean")
 
     def test_may_not_use_what_is_not_its_own(self):

@@ -84,12 +84,11 @@ TEST(MountOptionsTest, PassesKernelOptionsOnAndSwallowsFstabsWords) {
     EXPECT_EQ(options.kernel, (std::vector<std::string>{"nosuid", "allow_other"}));
 }
 
-TEST(MountOptionsTest, TheKernelGathersWritesUnlessEachMustBeOnTheDisk) {
+TEST(MountOptionsTest, TheKernelGathersWritesUnlessToldOtherwise) {
     EXPECT_EQ(parsed("").kernel_cache_mode(), KernelCache::kWriteback);
-    EXPECT_EQ(parsed("sync").kernel_cache_mode(), KernelCache::kAuto);
-    EXPECT_EQ(parsed("sync,async").kernel_cache_mode(), KernelCache::kWriteback);
+    EXPECT_EQ(parsed("sync").kernel_cache_mode(), KernelCache::kWriteback);
     EXPECT_EQ(parsed("cache=auto").kernel_cache_mode(), KernelCache::kAuto);
-    EXPECT_EQ(parsed("cache=writeback,sync").kernel_cache_mode(), KernelCache::kWriteback);
+    EXPECT_EQ(parsed("cache=auto,sync").kernel_cache_mode(), KernelCache::kAuto);
     EXPECT_EQ(parsed("cache=none").kernel_cache_mode(), KernelCache::kNone);
 }
 
