@@ -105,7 +105,7 @@ private:
     std::vector<Range> owned_ranges(TargetFile& file, unsigned thread) const;
     std::uint64_t slot_bytes(const TargetFile& file) const;
     unsigned grower_of(const TargetFile& file) const {
-        return file.id % options_.threads;
+        return file.growing_thread(options_);
     }
     double elapsed() const {
         return std::chrono::duration<double>(SteadyClock::now() - start_).count();

@@ -24,6 +24,9 @@ constexpr std::uint64_t kFatMaxSize = 0xFFFFFFFF;
 constexpr std::uint64_t kEdge = 64U << 10;
 // Less free space than this may be gone again before a thread that was refused looks.
 constexpr std::uint64_t kNearlyFull = 16U << 20;
+// How often an overwrite is tried: of another thread's write that did not fit each descriptor
+// hears.
+constexpr unsigned kOverwriteAttempts = 100;
 // A word that another thread is just storing may be seen torn: look again before judging.
 constexpr int kSpyAttempts = 8;
 
@@ -158,6 +161,7 @@ void FileHandle::write(const Op& op) {
     run_.content.fill(file_.id, generation, op.offset, data);
     const std::uint64_t end = op.offset + op.length;
     std::uint64_t done = 0;
+    unsigned refusals = 0;
     while (done < op.length) {
         const ssize_t count = ::pwrite(fd_, data.data() + done, op.length - done,
                                        static_cast<off_t>(op.offset + done));
@@ -170,7 +174,9 @@ void FileHandle::write(const Op& op) {
         if (count < 0) {
             expect_refusal(errno, "pwrite", end);
             if (end > file_.floor) {
-                adopt_size_after_refusal(end, "pwrite");
+                settle_refused_write(op.offset + done, end);
+            } else if (++refusals < kOverwriteAttempts) {
+                continue;
             }
             return;
         }
@@ -206,7 +212,7 @@ void FileHandle::store(const Op& op) {
         const int error = window_.sync(op.offset, op.length);
         if (error != 0) {
             expect_refusal(error, "msync", op.offset + op.length);
-            start_again();
+            forget_what_did_not_fit();
         }
     }
     if (op.drop_mapping) {
@@ -261,7 +267,7 @@ void FileHandle::sync(int (*sync_call)(int), const char* call) {
             continue;
         }
         expect_refusal(errno, call, file_.size());
-        start_again();
+        forget_what_did_not_fit();
         return;
     }
 }
@@ -288,7 +294,7 @@ void FileHandle::reopen() {
             fail_errno("open", errno, 0);
         }
         expect_refusal(error, "close", file_.size());
-        start_again();
+        forget_what_did_not_fit();
         return;
     }
     fd_ = open_retrying(run_.directory_fd, file_.name, sync_flag());
@@ -384,6 +390,38 @@ void FileHandle::adopt_size_after_refusal(std::uint64_t asked, const char* call)
     }
     check({.begin = old_size > file_.floor + kPage ? old_size - kPage : file_.floor,
            .end = std::min(size, old_size + kEdge)});
+}
+
+// A filesystem that has told the size by which it was to grow, and then found no room, may have
+// written any part of [begin, end): the file ends before it again.
+void FileHandle::settle_refused_write(std::uint64_t begin, std::uint64_t end) {
+    struct stat status {};
+    if (::fstat(fd_, &status) != 0) {
+        fail_errno("fstat", errno, 0);
+    }
+    const std::uint64_t old_size = file_.size();
+    const bool has_grown = static_cast<std::uint64_t>(status.st_size) > old_size;
+    if (!has_grown || run_.options.strict_full) {
+        adopt_size_after_refusal(end, "pwrite");
+        return;
+    }
+    const std::uint64_t kept = std::min(begin, old_size);
+    if (::ftruncate(fd_, static_cast<off_t>(kept)) != 0) {
+        fail_errno("ftruncate to a smaller size", errno, kept);
+    }
+    {
+        const std::lock_guard lock(file_.mutex);
+        file_.model.truncate(kept);
+    }
+    check_size();
+    check({.begin = std::max(file_.floor, kept > kPage ? kept - kPage : 0), .end = kept});
+}
+
+void FileHandle::forget_what_did_not_fit() {
+    // What does not fit is behind the floor, and its thread knows.
+    if (!run_.options.shared || file_.growing_thread(run_.options) == thread_) {
+        start_again();
+    }
 }
 
 void FileHandle::start_again() {

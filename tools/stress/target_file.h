@@ -58,6 +58,10 @@ struct TargetFile {
     TargetFile(std::uint32_t id_in, std::string name_in) : id(id_in), name(std::move(name_in)) {}
     void note(const JournalEntry& entry);
     std::uint64_t size();
+    // Shared runs: the thread that T2 calls the growing one.
+    unsigned growing_thread(const StressOptions& options) const {
+        return id % options.threads;
+    }
 
     const std::uint32_t id;
     std::string name;         // changed by kRename, in runs where one thread owns the file
@@ -122,6 +126,10 @@ private:
     // bytes; anything else is a failure of `call`.
     void expect_refusal(int error, const char* call, std::uint64_t end);
     void adopt_size_after_refusal(std::uint64_t asked, const char* call);
+    // A write of [begin, end), which is not all below the floor, was refused.
+    void settle_refused_write(std::uint64_t begin, std::uint64_t end);
+    // A sync was refused: by reason of this thread's bytes, or of another's.
+    void forget_what_did_not_fit();
     // Space ran out during writeback: what reached the disk is unknown, so the file starts again
     // from its floor.
     void start_again();
