@@ -315,8 +315,11 @@ class CommandsTest(CtlCase):
 
     def test_what_is_typed_wrong(self):
         mount = self.controlled()
-        self.expect_failure(USAGE, ["--help"], mount)
-        self.expect_failure(USAGE, ["--help"], mount, "no-such-command")
+        self.expect_failure(USAGE, ["no command is given", "status, sync, drop-caches", "--help"], mount)
+        self.expect_failure(USAGE, ["'nonsense' is no command", "status, sync, drop-caches", "--help"], mount, "nonsense")
+        self.expect_failure(USAGE, ["'nonsense' is no command"], mount, "--json", "nonsense", "further words")
+        self.expect_failure(USAGE, ["'--nonsense' is no option"], mount, "--nonsense")
+        self.expect_failure(USAGE, ["MOUNTPOINT", "--help"])
         self.expect_failure(USAGE, ["--help"], mount, "status", "--no-such-flag")
         self.expect_failure(REFUSED, ["usage: flusher"], mount, "flusher", "no-such-word")
         self.expect_failure(REFUSED, ["seconds from 0 to 3600"], mount, "flusher", "interval", "-1")

@@ -116,6 +116,26 @@ int complain(int exit_code, const char* sentence) {
     return exit_code;
 }
 
+// What is wrong with a command line, and what would be right.
+std::string what_is_wrong(const CLI::App& app, const Arguments& arguments,
+                          const CLI::ParseError& error) {
+    const bool lacks_command = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr &&
+                               !arguments.path.empty() && app.get_subcommands().empty();
+    if (!lacks_command) {
+        return error.what();
+    }
+    std::string right;
+    for (const control::CommandHelp& command : control::command_table()) {
+        right += (right.empty() ? "" : ", ") + std::string(command.name);
+    }
+    const std::vector<std::string> left = app.remaining();
+    if (left.empty()) {
+        return fmt::format("no command is given; give one of {}", right);
+    }
+    const char* const kind = left.front().starts_with('-') ? "option" : "command";
+    return fmt::format("'{}' is no {}; the commands are {}", left.front(), kind, right);
+}
+
 int run(int argc, char** argv) {
     Arguments arguments;
     CLI::App app{"See and change a live mount of wbfat.", "wbfatctl"};
@@ -134,8 +154,9 @@ int run(int argc, char** argv) {
         if (error.get_exit_code() == 0) {
             return app.exit(error);
         }
-        return complain(kExitUsage,
-                        fmt::format("{} (wbfatctl --help shows the usage)", error.what()).c_str());
+        return complain(kExitUsage, fmt::format("{} (wbfatctl --help shows the usage)",
+                                                what_is_wrong(app, arguments, error))
+                                        .c_str());
     }
     try {
         run_command(arguments);
