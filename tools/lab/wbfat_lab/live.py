@@ -43,9 +43,8 @@ def tell(words):
 def watch(lab):
     """The bug of the mail on the live page: choose 5.9 there, and see it happen."""
     result = Result(
-        "watch", "What does the mail's bug look like, live?",
-        f"The load and the orderings of `mail` run under {SAFE}. Then the protocol is switched to {BAD} on the same mount, "
-        "under the same load: on the live page, or by the lab itself when nobody is there.", COLUMNS)
+        "watch", "What does the mail's bug look like, live?", f"The load and the orderings of `mail` run under {SAFE}.",
+        COLUMNS)
     bed = lab.make_bed()
     bed.format()
     watched = somebody_is_there(lab.arguments)
@@ -72,7 +71,10 @@ def watch(lab):
                         "fsck": outcome.fsck_words or "clean", "bad": outcome.hits > 0})
     result.report = outcome.report
     result.passed = under not in ("-", SAFE)
+    if result.passed:
+        result.what += (f" Then the protocol was switched to {under} on the same mount, under the same load, "
+                        + ("by who looked on." if watched else "by the lab itself."))
     result.verdict = (f"quiet under {SAFE}; hit under {under}, on the same mount, under the same load" if result.passed
                       else f"{SAFE} was hit" if under == SAFE else "never hit")
-    result.closer = ["wbfat-lab mail", f"wbfat-explore run mail --protocol {BAD}"]
+    result.closer = ["wbfat-lab mail", f"wbfat-explore run mail --protocol {under if result.passed else BAD}"]
     return result
