@@ -50,7 +50,8 @@ Result<std::uint64_t> reachable_end(Inode& inode, std::uint64_t end) {
 }
 
 // Maps [.., end), or as much as the free space allows but at least one byte past `offset`.
-// Returns the end that is mapped now.
+// Returns the end that is mapped now. Errors: ENOSPC only when nothing from `offset` on is mapped:
+// what the file has already can always be written.
 Result<std::uint64_t> map_for_write(Inode& inode, std::uint64_t offset, std::uint64_t end) {
     const Result<> all = fat_add_clusters(inode, end);
     if (all.has_value()) {
@@ -63,8 +64,17 @@ Result<std::uint64_t> map_for_write(Inode& inode, std::uint64_t offset, std::uin
     if (reachable <= offset) {
         return Errno{ENOSPC};
     }
-    TRY_VOID(fat_add_clusters(inode, reachable));
-    return reachable;
+    WBFAT_POINT("map_for_write:counted", inode.mapping());
+    const Result<> some = fat_add_clusters(inode, reachable);
+    if (some.has_value()) {
+        return reachable;
+    }
+    if (some.error() != Errno{ENOSPC}) {
+        return some.error();
+    }
+    // Others have taken what was free.
+    const std::uint64_t mapped = std::min(end, inode.physical_size);
+    return mapped > offset ? Result<std::uint64_t>(mapped) : Result<std::uint64_t>(Errno{ENOSPC});
 }
 
 // Copies one step in. Locks: i_rwsem exclusively.
