@@ -98,6 +98,7 @@ OopsPage describe_page(const Page& page, sync::Nanoseconds now) {
     described.index = page.index;
     if (const AddressSpace* mapping = page.mapping.peek()) {
         described.mapping = mapping->name();
+        described.address_space = mapping;
     }
     const std::uint64_t flags = page.flags.peek();
     described.flags = page_flags_to_string(flags);

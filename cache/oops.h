@@ -15,8 +15,8 @@
 //       -88.3                    set writeback
 //     ...
 //
-// Everything is copied when the report is made; an Oops holds no pointer into the cache. The last
-// kMaxOopses are kept.
+// Everything is copied when the report is made; an Oops holds no pointer that may be followed into
+// the cache. The last kMaxOopses are kept.
 //
 // Who holds the lock and who waits is read from the trace, and not from the wait table: its locks
 // may be held by the very thread that failed. With the trace off both are unknown.
@@ -48,8 +48,9 @@ struct OopsWaiter {
 
 struct OopsPage {
     pgoff_t index = 0;
-    std::string mapping;  // name of the file; "" in none
-    std::string flags;    // "locked|dirty"
+    std::string mapping;                          // name of the file; "" in none
+    const AddressSpace* address_space = nullptr;  // to compare with: it may be another's by now
+    std::string flags;                            // "locked|dirty"
     std::int32_t refcount = 0;
     std::uint32_t generation = 0;
     std::string locked_by;  // "" if nobody, or nobody the trace knows of

@@ -97,6 +97,21 @@ std::string LiveFeed::update() {
     return fmt::format("{{\"t\":{:.4f},{}}}", mounted.count(), json);
 }
 
+void LiveFeed::find_guilty_pages() {
+    const std::uint64_t last = cache::last_oops_number();
+    if (std::exchange(reports_read_, last) == last) {
+        return;
+    }
+    guilty_.clear();
+    for (const cache::Oops& oops : cache::kept_oopses()) {
+        if (!oops.page || oops.page->address_space == nullptr) {
+            continue;
+        }
+        const cache::OopsPage& page = *oops.page;
+        guilty_.push_back({page.address_space, page.mapping, page.index, oops.number});
+    }
+}
+
 // Takes over what was told of the mapping, if it was shown before.
 void LiveFeed::consider(std::uint64_t ino, const cache::AddressSpace& mapping,
                         std::vector<Shown>& found) {
@@ -109,15 +124,25 @@ void LiveFeed::consider(std::uint64_t ino, const cache::AddressSpace& mapping,
     Shown shown = before != shown_.end() ? std::move(*before) : Shown{};
     shown.ino = ino;
     shown.mapping = &mapping;
-    if (mapping.i_pages.tagged(cache::PAGECACHE_TAG_DIRTY) ||
+    // The name tells a mapping from a later one at the same address; a file that was renamed since
+    // is not recognised.
+    shown.guilty.clear();
+    for (const Guilty& page : guilty_) {
+        if (page.mapping == &mapping && page.file == mapping.name()) {
+            shown.guilty[page.index] = page.report;
+        }
+    }
+    if (!shown.guilty.empty() || mapping.i_pages.tagged(cache::PAGECACHE_TAG_DIRTY) ||
         mapping.i_pages.tagged(cache::PAGECACHE_TAG_WRITEBACK)) {
         shown.active = now_;
     }
     found.push_back(std::move(shown));
 }
 
-// The files with cached pages that were dirty most recently; the metadata always.
+// The files with cached pages that were dirty most recently or failed an assertion; the metadata
+// always.
 void LiveFeed::choose_files() {
+    find_guilty_pages();
     std::vector<Shown> found;
     context_.volume.inodes().for_each_file(
         [&](fs::Inode& inode) { consider(inode.ino(), inode.mapping(), found); });
@@ -250,6 +275,17 @@ void LiveFeed::tell_events(std::string& json, const cache::Trace& trace) {
     }
 }
 
+std::string LiveFeed::guilty_pages() const {
+    std::string list;
+    for (const Shown& shown : shown_) {
+        for (const auto& [index, report] : shown.guilty) {
+            fmt::format_to(std::back_inserter(list), "{}[{},{},{}]", list.empty() ? "" : ",",
+                           shown.id, index, report);
+        }
+    }
+    return fmt::format("[{}]", list);
+}
+
 void LiveFeed::tell_settings(std::string& json) {
     std::string hits;
     for (const cache::AssertionInfo& info : cache::all_assertions()) {
@@ -263,6 +299,7 @@ void LiveFeed::tell_settings(std::string& json) {
         {"read_only", context_.volume.is_read_only() ? "true" : "false"},
         {"paused", context_.cache.flusher().status().paused ? "true" : "false"},
         {"reports", std::to_string(cache::last_oops_number())},
+        {"guilty", guilty_pages()},
         {"hits", fmt::format("{{{}}}", hits)},
     };
     for (const auto& [name, value] : settings) {

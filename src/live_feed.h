@@ -13,6 +13,8 @@
 //              bits as hexadecimal numbers, zeros at the end left out
 //   tasks      {"7": "wbfat-flusher", ..}: threads not named before
 //   events     [[microseconds, task, kind, file or 0, page index or -1, text], ..]: the latest
+//   guilty     [[file, page index, report], ..]: pages that failed an assertion, each with the
+//              number of its last report
 //   protocol, trace, read_only, paused, reports (the last one's number), hits
 //              when they have changed
 #pragma once
@@ -48,8 +50,19 @@ private:
         const cache::AddressSpace* mapping = nullptr;  // to compare with, not to follow
         sync::Nanoseconds active{0};                   // last seen with dirty pages or writeback
         std::vector<cache::PageIndexWord> told;
+        std::map<cache::pgoff_t, std::uint64_t> guilty;  // page -> its last report
     };
 
+    // A page that failed an assertion.
+    struct Guilty {
+        const cache::AddressSpace* mapping = nullptr;  // to compare with, not to follow
+        std::string file;
+        cache::pgoff_t index = 0;
+        std::uint64_t report = 0;
+    };
+
+    // If there are new reports.
+    void find_guilty_pages();
     void consider(std::uint64_t ino, const cache::AddressSpace& mapping, std::vector<Shown>& found);
     void choose_files();
     // Null: not shown.
@@ -61,12 +74,15 @@ private:
     void tell_stats(std::string& json);
     // The last ones since the last time.
     void tell_events(std::string& json, const cache::Trace& trace);
+    std::string guilty_pages() const;
     void tell_settings(std::string& json);
 
     ControlContext& context_;
     std::vector<Shown> shown_;
     std::string told_files_;
     std::uint64_t last_id_ = 0;
+    std::vector<Guilty> guilty_;
+    std::uint64_t reports_read_ = 0;
     std::optional<StatsFields> told_stats_;
     std::map<std::uint32_t, std::string> told_tasks_;
     std::map<std::string, std::string> told_settings_;

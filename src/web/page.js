@@ -39,7 +39,8 @@ function size(bytes) {
 let colours = {};
 function readColours() {
   const style = getComputedStyle(document.documentElement);
-  for (const name of ["absent", "clean", "dirty", "writeback", "redirtied", "locked", "waited", "line", "soft", "ink", "sans"]) {
+  for (const name of ["absent", "clean", "dirty", "writeback", "redirtied", "locked", "waited", "guilty", "card",
+                      "line", "soft", "ink", "sans"]) {
     colours[name] = style.getPropertyValue(`--${name}`).trim();
   }
 }
@@ -59,11 +60,14 @@ class File {
     this.id = id;
     this.words = new Map();  // number -> pairs of halves: present, dirty, writeback, locked, waited for
     this.stale = new Set();  // words to be drawn
+    this.guilty = new Map(); // page index -> its last report
     this.root = element("div", "file");
     const head = element("div", "head");
     this.name = element("span", "name");
     this.size = element("span", "size");
-    head.append(this.name, this.size);
+    this.verdict = element("button", "guilty");
+    this.verdict.hidden = true;
+    head.append(this.name, this.verdict, this.size);
     this.canvas = element("canvas");
     this.canvas.addEventListener("click", (event) => this.follow(event));
     this.root.append(head, this.canvas);
@@ -80,6 +84,17 @@ class File {
       this.cells = cells;
       this.layOut();
     }
+  }
+
+  accuse(guilty) {
+    if (JSON.stringify([...guilty]) === JSON.stringify([...this.guilty])) return;
+    this.guilty = guilty;
+    this.verdict.hidden = guilty.size === 0;
+    const report = Math.max(...guilty.values());
+    this.verdict.textContent =
+      `${guilty.size === 1 ? "page" : "pages"} ${[...guilty.keys()].join(", ")}: see report #${report}`;
+    this.verdict.onclick = () => showReport(this.verdict, report);
+    this.drawAll();
   }
 
   // Cells as large as they can be without the strip growing too tall.
@@ -120,12 +135,27 @@ class File {
     const word = this.words.get(number);
     const gap = this.cell >= 8 ? 2 : 1;
     const last = Math.min(this.cells, (number + 1) * 64);
+    const guilty = new Set([...this.guilty.keys()].map((index) => Math.floor(index / this.pagesACell)));
     for (let at = number * 64; at < last; ++at) {
       const x = (at % this.columns) * this.cell;
       const y = Math.floor(at / this.columns) * this.cell;
       this.context.fillStyle = this.colourOf(word, at & 63);
       this.context.fillRect(x, y, this.cell - gap, this.cell - gap);
+      if (guilty.has(at)) this.frame(x, y, this.cell - gap);
     }
+  }
+
+  // Around a guilty cell; inside it stays the colour of what the page is in now, as far as there is room.
+  frame(x, y, side) {
+    const fill = this.context.fillStyle;
+    const edge = side >= 12 ? 3 : side >= 8 ? 2 : side;
+    this.context.fillStyle = colours.guilty;
+    this.context.fillRect(x, y, side, side);
+    if (2 * edge + 2 >= side) return;
+    this.context.fillStyle = colours.card;
+    this.context.fillRect(x + edge, y + edge, side - 2 * edge, side - 2 * edge);
+    this.context.fillStyle = fill;
+    this.context.fillRect(x + edge + 1, y + edge + 1, side - 2 * edge - 2, side - 2 * edge - 2);
   }
 
   drawAll() {
@@ -180,6 +210,12 @@ function takeFiles(list) {
       file.root.remove();
       state.files.delete(id);
     }
+  }
+}
+
+function takeGuilty(list) {
+  for (const file of state.files.values()) {
+    file.accuse(new Map(list.filter(([id]) => id === file.id).map(([, index, report]) => [index, report])));
   }
 }
 
@@ -424,6 +460,14 @@ async function loadAssertions() {
   }
 }
 
+async function showReport(button, number) {
+  const full = await run(button, "oops", "show", String(number));
+  if (!full) return;
+  $("report-title").textContent = full.title;
+  $("report-text").textContent = full.text;
+  $("report").showModal();
+}
+
 async function loadReports() {
   const {reports} = await command("oops", "list");
   const list = $("report-list");
@@ -431,13 +475,7 @@ async function loadReports() {
   for (const report of reports.reverse()) {
     const button = element("button");
     button.append(element("b", "", `#${report.number} `), report.title, element("small", "", `${report.task}, protocol ${report.protocol}`));
-    button.addEventListener("click", async () => {
-      const full = await run(button, "oops", "show", String(report.number));
-      if (!full) return;
-      $("report-title").textContent = full.title;
-      $("report-text").textContent = full.text;
-      $("report").showModal();
-    });
+    button.addEventListener("click", () => showReport(button, report.number));
     const item = element("li");
     item.append(button);
     list.append(item);
@@ -474,6 +512,7 @@ function takeSettings(update) {
 function takeUpdate(update) {
   if (update.stats) takeStats(update.t, update.stats);
   if (update.files) takeFiles(update.files);
+  if (update.guilty) takeGuilty(update.guilty);
   for (const cells of update.cells ?? []) state.files.get(cells[0])?.take(cells);
   for (const [task, name] of Object.entries(update.tasks ?? {})) state.tasks.set(Number(task), name);
   if (update.events) takeEvents(update.events);

@@ -56,13 +56,13 @@ class PageCase(wbfat_mount.MountCase):
         browser.run("""const select = document.getElementById('protocol');
                        select.value = arguments[0]; select.dispatchEvent(new Event('change'));""", name)
 
-    def colour_of_cell(self, browser, name, cell):
-        """As `#rrggbb`, off the canvas."""
+    def colour_of_cell(self, browser, name, cell, where=0.3):
+        """As `#rrggbb`, off the canvas, at `where` of the cell's width and height."""
         return browser.run(f"""
-            const file = {FILE}, cell = arguments[1], scale = devicePixelRatio;
-            const x = (cell % file.columns + 0.3) * file.cell, y = (Math.floor(cell / file.columns) + 0.3) * file.cell;
+            const file = {FILE}, cell = arguments[1], where = arguments[2], scale = devicePixelRatio;
+            const x = (cell % file.columns + where) * file.cell, y = (Math.floor(cell / file.columns) + where) * file.cell;
             const [r, g, b] = file.context.getImageData(x * scale, y * scale, 1, 1).data;
-            return "#" + [r, g, b].map((part) => part.toString(16).padStart(2, "0")).join("");""", name, cell)
+            return "#" + [r, g, b].map((part) => part.toString(16).padStart(2, "0")).join("");""", name, cell, where)
 
 
 class LivePageTest(PageCase):
@@ -124,8 +124,8 @@ class LivePageTest(PageCase):
         browser.wait("document.getElementById('protocol').value === 'recheck-on-wake'")
         self.unmount(mount)
 
-    def test_the_bug_of_the_mail_is_provoked_and_its_report_shown(self):
-        # As `wbfat-lab mail` does it, the protocol and the rules set live.
+    def provoke(self):
+        """The bug of the mail, as `wbfat-lab mail` does it, the protocol and the rules set live. Returns mount and browser."""
         mount = self.served(",sync,nobarrier,dirty_writeback_centisecs=1,dirty_expire_centisecs=0,bug=shutdown")
         browser = self.look(mount)
         self.assertEqual(browser.run("return document.querySelectorAll('#report-list li').length"), 0)
@@ -138,6 +138,26 @@ class LivePageTest(PageCase):
         self.addCleanup(users.terminate)
         browser.wait("document.querySelectorAll('#report-list li').length > 0")
         browser.wait("!document.getElementById('notice').hidden")
+        return mount, browser
+
+    def test_the_guilty_page_is_marked(self):
+        mount, browser = self.provoke()
+        index = json.loads(run(WBFATCTL, mount, "oops", "show", "1", "--json").stdout)["page"]["index"]
+        browser.wait(f"{FILE}?.guilty.get(arguments[1]) === 1", load.GROWN_FILE, index)
+        guilty = browser.run("return colours.guilty")
+        for cell in range(browser.run(f"return {FILE}.cells", load.GROWN_FILE)):
+            colour = self.colour_of_cell(browser, load.GROWN_FILE, cell, 0.06)
+            self.assertEqual(colour == guilty, cell == index, f"cell {cell}: {colour}")
+        # Inside the frame is what the page is in now.
+        self.assertNotEqual(self.colour_of_cell(browser, load.GROWN_FILE, index, 0.45), guilty)
+        self.assertIn("failed an assertion", browser.run("return document.getElementById('legend').textContent"))
+        browser.click(".file button.guilty:not([hidden])")
+        browser.wait("document.getElementById('report').open")
+        self.assertIn(f"index {index} of", browser.run("return document.getElementById('report-text').textContent"))
+        mount.unmount()
+
+    def test_the_bug_of_the_mail_is_provoked_and_its_report_shown(self):
+        mount, browser = self.provoke()
         self.picture(browser, "bug")
         browser.click("#report-list li:last-child button")
         browser.wait("document.getElementById('report').open")

@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 
 #include "cache/assertions.h"
+#include "cache/oops.h"
 
 #include "tests/support/volume_fixture.h"
 
@@ -81,7 +82,8 @@ TEST_F(LiveFeedTest, TellsEverythingFirstAndNothingTwice) {
     const fs::InodeRef file = bed_.make("file", 3 * cache::kPageSize);
     cache::set_trace(cache::TraceState::kOff);
     const json::object first = update();
-    for (const char* member : {"t", "stats", "files", "cells", "protocol", "trace", "hits"}) {
+    for (const char* member :
+         {"t", "stats", "files", "cells", "protocol", "trace", "guilty", "hits"}) {
         EXPECT_TRUE(first.contains(member)) << member;
     }
     EXPECT_EQ(feed_->update(), "");
@@ -183,6 +185,34 @@ TEST_F(LiveFeedTest, EventsNameTheirThreadAndFile) {
                event.at(4).to_number<int>() == 0;
     });
     EXPECT_TRUE(found) << json::serialize(told);
+}
+
+TEST_F(LiveFeedTest, APageThatFailedAnAssertionIsToldWithItsLastReport) {
+    cache::OopsOptions options;
+    options.sink = [](const cache::Oops&) {};
+    cache::install_oops_reports(std::move(options));
+    cache::set_assertion(cache::Assertion::kBugOnWriteback, cache::AssertionState::kWarn);
+    const fs::InodeRef other = bed_.make("other", 3 * cache::kPageSize);
+    const fs::InodeRef file = bed_.make("file", 3 * cache::kPageSize);
+    const std::uint64_t id = wait_for_file(file->mapping().name());
+    const auto fail = [&](cache::pgoff_t index) {
+        cache::Page* const page = file->mapping().i_pages.find_get(index);
+        PAGE_ASSERT(*page, cache::Assertion::kBugOnWriteback, false, "on purpose");
+        cache::put_page(*page);
+        json::object told;
+        while (!told.contains("guilty")) {
+            told = update();
+        }
+        return told.at("guilty");
+    };
+    const std::uint64_t before = cache::last_oops_number();
+    EXPECT_EQ(fail(2), (json::array{json::array{id, 2, before + 1}}));
+    EXPECT_EQ(fail(2), (json::array{json::array{id, 2, before + 2}}));
+    EXPECT_EQ(fail(0),
+              (json::array{json::array{id, 0, before + 3}, json::array{id, 2, before + 2}}));
+    cache::set_assertion(cache::Assertion::kBugOnWriteback, cache::AssertionState::kBug);
+    cache::remove_oops_reports();
+    cache::forget_oopses();
 }
 
 TEST_F(LiveFeedTest, TheFirstEventsOfAFileNameItToo) {
