@@ -18,6 +18,8 @@ const state = {
   stats: {},
   history: [],         // {time, dirty, writeback, written}: the curves
   events: [],
+  held: null,          // {events, since, at}: what the lanes show meanwhile, how many came since, of which failure, if any
+  holdsAtFailure: true,
   followed: null,      // {id, index}: only this page's events
   failed: false,       // an assertion has
   limits: null,        // pages: background, limit
@@ -334,15 +336,43 @@ const kKindState = {
 };
 
 function takeEvents(list) {
-  for (const event of list) state.events.push(event);
+  for (const event of list) {
+    state.events.push(event);
+    if (state.held) ++state.held.since;
+    else if (event[2] === "BUG" && state.holdsAtFailure) hold(event);
+  }
   if (state.events.length > kMaxEvents) state.events.splice(0, state.events.length - kMaxEvents);
+  if (!state.held) lanesAreStale = true;
+}
+
+// The lanes show what has happened until now, and nothing later: what came before a failure would be gone in a moment.
+function hold(failure) {
+  state.held = {events: state.events.slice(-kMaxEvents), since: 0, at: failure};
+  $("hold").checked = true;
   lanesAreStale = true;
+}
+
+// Whoever lets the lanes go on after a failure wants to see them move, though more fail: until another protocol is chosen.
+function goOn() {
+  if (state.held?.at) state.holdsAtFailure = false;
+  state.held = null;
+  $("hold").checked = false;
+  lanesAreStale = true;
+}
+
+function showHeld() {
+  const held = state.held;
+  $("held").hidden = !held;
+  if (!held) return;
+  const later = held.since === 1 ? "1 event" : `${held.since.toLocaleString()} events`;
+  show($("held").firstElementChild,
+    `${held.at ? "Held at the failure, which is the last row" : "Held"}: ${later} since.`);
 }
 
 function drawLanes() {
   const table = $("lane-table");
   const followed = state.followed;
-  const rows = state.events.filter((event) =>
+  const rows = (state.held?.events ?? state.events).filter((event) =>
     !followed || (event[3] === followed.id && event[4] === followed.index)).slice(-kMaxRows);
   table.replaceChildren();
   if (rows.length === 0) {
@@ -493,7 +523,10 @@ async function loadStatus() {
 }
 
 function takeSettings(update) {
-  if (update.protocol !== undefined) showProtocol(update.protocol);
+  if (update.protocol !== undefined) {
+    showProtocol(update.protocol);
+    state.holdsAtFailure = true;
+  }
   if (update.trace !== undefined) $("trace").checked = update.trace;
   if (update.paused !== undefined) $("flusher").textContent = update.paused ? "resume flusher" : "pause flusher";
   if (update.read_only) {
@@ -567,7 +600,8 @@ function frame(now) {
     trimHistory(time);
     drawCurves(time);
     showNumbers(time);
-    if (lanesAreStale && !$("hold").checked) {
+    showHeld();
+    if (lanesAreStale) {
       lanesAreStale = false;
       drawLanes();
     }
@@ -599,7 +633,8 @@ function begin() {
     else showProtocol((await command("protocol", "get")).protocol);
   });
   $("trace").addEventListener("change", () => run($("trace"), "trace", $("trace").checked ? "on" : "off"));
-  $("hold").addEventListener("change", () => { lanesAreStale = true; });
+  $("hold").addEventListener("change", () => { if ($("hold").checked) hold(null); else goOn(); });
+  $("go-on").addEventListener("click", goOn);
   $("followed").addEventListener("click", () => {
     state.followed = null;
     $("followed").hidden = true;

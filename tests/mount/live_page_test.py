@@ -156,6 +156,27 @@ class LivePageTest(PageCase):
         self.assertIn(f"index {index} of", browser.run("return document.getElementById('report-text').textContent"))
         mount.unmount()
 
+    def test_the_lanes_stop_at_the_failure_until_they_are_let_go_on(self):
+        mount, browser = self.provoke()
+        # What was drawn last: the rows are a frame behind what is known.
+        last = "[...document.querySelectorAll('#lane-table .event')].pop().textContent"
+        browser.wait(f"state.held?.at && {last}.startsWith('BUG: bug_on_writeback')")
+        browser.click("#drop-caches")
+        (mount / load.GROWN_FILE).read_bytes()
+        browser.wait("state.held.since > 0 && /failure.*: [1-9]\\d* events? since/.test(document.getElementById('held').textContent)")
+        self.assertTrue(browser.run(f"return {last}.startsWith('BUG: bug_on_writeback')"))
+        self.picture(browser, "held")
+        browser.click("#go-on")
+        browser.wait(f"document.getElementById('held').hidden && !{last}.startsWith('BUG')")
+        self.assertFalse(browser.run("return document.getElementById('hold').checked"))
+        # By hand, the same without a failure.
+        browser.click("#hold")
+        browser.wait("!document.getElementById('held').hidden")
+        self.assertNotIn("failure", browser.run("return document.getElementById('held').textContent"))
+        browser.click("#hold")
+        browser.wait("document.getElementById('held').hidden")
+        mount.unmount()
+
     def test_the_bug_of_the_mail_is_provoked_and_its_report_shown(self):
         mount, browser = self.provoke()
         self.picture(browser, "bug")
