@@ -192,6 +192,10 @@ json::object run_trace(ControlCommands&, ControlWords words) {
 }
 
 json::object run_web(ControlCommands& commands, ControlWords words) {
+    if (!words.empty() && words[0] == "say") {
+        commands.say(fmt::format("{}", fmt::join(words.subspan(1), " ")));
+        return {{"says", commands.said()}};
+    }
     if (words.size() > 1) {
         usage("web");
     }
@@ -206,7 +210,7 @@ json::object run_web(ControlCommands& commands, ControlWords words) {
             throw ControlError(fmt::format("web: '{}' is not valid; give {}", words[0], right));
         }
     }
-    return {{"url", commands.start_web(address)}};
+    return {{"url", commands.start_web(address)}, {"says", commands.said()}};
 }
 
 // --- the table
@@ -298,7 +302,9 @@ std::string ControlCommands::start_web(const WebServer::Address& address) {
         web_ = WebServer::start(
             address,
             [this]() -> WebServer::Feed {
-                return [feed = std::make_shared<LiveFeed>(context_)] { return feed->update(); };
+                return [feed = std::make_shared<LiveFeed>(context_, [this] { return said(); })] {
+                    return feed->update();
+                };
             },
             [this](const std::string& line) { return answer(line, Caller::kPage); }, why);
         if (web_ == nullptr) {
@@ -312,6 +318,20 @@ void ControlCommands::stop_web() {
     std::unique_ptr<WebServer> stopped;
     const sync::MutexLock lock(web_lock_);
     stopped = std::move(web_);
+}
+
+void ControlCommands::say(std::string sentence) {
+    if (sentence.size() > kMaxSaidBytes) {
+        throw ControlError(fmt::format("web say: {} bytes are too many; the page has room for {}",
+                                       sentence.size(), kMaxSaidBytes));
+    }
+    const sync::MutexLock lock(said_lock_);
+    said_ = std::move(sentence);
+}
+
+std::string ControlCommands::said() const {
+    const sync::MutexLock lock(said_lock_);
+    return said_;
 }
 
 std::string ControlCommands::set_point_rules(std::string_view text) {

@@ -68,6 +68,11 @@ public:
     // Returns the URL; of the page that is served already, if one is. Throws ControlError.
     std::string start_web(const WebServer::Address& address);
     void stop_web();
+    // A sentence for all who look at the live page, now or later: what the load is doing. "" takes
+    // it back. Throws ControlError when it is longer than kMaxSaidBytes.
+    void say(std::string sentence);
+    std::string said() const;
+    static constexpr std::size_t kMaxSaidBytes = 500;
 
 private:
     ControlContext context_;
@@ -77,6 +82,9 @@ private:
     std::optional<std::vector<sync::PointRuleStatus>> ended_points_ GUARDED_BY(points_lock_);
     sync::Mutex web_lock_;
     std::unique_ptr<WebServer> web_ GUARDED_BY(web_lock_);
+    // Its own: a page asks while web_lock_ is held for the server to end.
+    mutable sync::Mutex said_lock_;
+    std::string said_ GUARDED_BY(said_lock_);
     enum class Flushing {
         kGoesOn,
         kStopped

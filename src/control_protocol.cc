@@ -34,8 +34,8 @@ constexpr std::array kCommands{
                 "record what happens to pages, or stop; save it for Perfetto"},
     CommandHelp{"point", "[list | set RULE .. | clear]",
                 "the rules for named points and what became of them; set some; remove all"},
-    CommandHelp{"web", "[ADDRESS:PORT | stop]",
-                "serve the live page, on this machine only; or stop"},
+    CommandHelp{"web", "[ADDRESS:PORT | stop | say [TEXT]]",
+                "serve the live page, on this machine only; stop; say on it what the load does"},
 };
 
 // The fields of one line of mountinfo that count here.

@@ -294,6 +294,7 @@ void LiveFeed::tell_settings(std::string& json) {
         }
     }
     const std::pair<const char*, std::string> settings[] = {
+        {"says", quoted(said_())},
         {"protocol", quoted(cache::to_string(cache::current_protocol()))},
         {"trace", cache::trace_enabled() ? "true" : "false"},
         {"read_only", context_.volume.is_read_only() ? "true" : "false"},

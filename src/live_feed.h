@@ -15,14 +15,17 @@
 //   events     [[microseconds, task, kind, file or 0, page index or -1, text], ..]: the latest
 //   guilty     [[file, page index, report], ..]: pages that failed an assertion, each with the
 //              number of its last report
+//   says       a sentence of whoever drives the load
 //   protocol, trace, read_only, paused, reports (the last one's number), hits
 //              when they have changed
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cache/page_index.h"
@@ -34,7 +37,9 @@ namespace wbfat::daemon {
 
 class LiveFeed {
 public:
-    explicit LiveFeed(ControlContext& context) : context_(context) {}
+    // `said`: the sentence of the moment, "" for none. Called by update(), with no lock held.
+    LiveFeed(ControlContext& context, std::function<std::string()> said)
+        : context_(context), said_(std::move(said)) {}
 
     // Everything at first. "" if nothing has changed. Context: does no I/O.
     std::string update();
@@ -78,6 +83,7 @@ private:
     void tell_settings(std::string& json);
 
     ControlContext& context_;
+    const std::function<std::string()> said_;
     std::vector<Shown> shown_;
     std::string told_files_;
     std::uint64_t last_id_ = 0;

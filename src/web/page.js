@@ -527,6 +527,10 @@ function takeSettings(update) {
     showProtocol(update.protocol);
     state.holdsAtFailure = true;
   }
+  if (update.says !== undefined) {
+    show($("says"), update.says);
+    $("says").hidden = !update.says;
+  }
   if (update.trace !== undefined) $("trace").checked = update.trace;
   if (update.paused !== undefined) $("flusher").textContent = update.paused ? "resume flusher" : "pause flusher";
   if (update.read_only) {

@@ -198,6 +198,17 @@ class LivePageTest(PageCase):
         self.assertIn("gone", browser.run("return document.getElementById('notice').textContent"))
 
 
+    def test_what_the_load_does_is_said(self):
+        mount = self.served()
+        sentence = "Two threads lengthen <b>grow.dat</b>."
+        self.assertEqual(run(WBFATCTL, mount, "web", "say", sentence).stdout, "")
+        browser = self.look(mount)
+        browser.wait("!document.getElementById('says').hidden && document.getElementById('says').textContent === arguments[0]", sentence)
+        run(WBFATCTL, mount, "web", "say")
+        browser.wait("document.getElementById('says').hidden")
+        self.unmount(mount)
+
+
 class ServerTest(PageCase):
     def test_nothing_is_served_unless_asked_for(self):
         mount = self.served()

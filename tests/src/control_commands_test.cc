@@ -290,6 +290,14 @@ TEST_F(ControlCommandsTest, ThePageIsServedWhenAskedForAndStopped) {
     EXPECT_EQ(error("web", {"0.0.0.0:80"}),
               "web: '0.0.0.0:80' is not valid; give a loopback address and a port, such as "
               "127.0.0.1:8080");
+    EXPECT_EQ(result("web", {"say", "Two", "threads write."}).at("says").as_string(),
+              "Two threads write.");
+    EXPECT_EQ(result("web").at("says").as_string(), "Two threads write.");
+    EXPECT_EQ(error("web", {"say", std::string(501, 'x')}),
+              "web say: 501 bytes are too many; the page has room for 500");
+    EXPECT_EQ(commands_->said(), "Two threads write.");
+    result("web", {"say"});
+    EXPECT_EQ(commands_->said(), "");
     const std::string from_page = commands_->answer(R"({"command": "web", "words": ["stop"]})",
                                                     ControlCommands::Caller::kPage);
     EXPECT_NE(from_page.find("cannot start or stop itself"), std::string::npos) << from_page;

@@ -26,7 +26,7 @@ protected:
         bed_.mount();
         context_.emplace(
             ControlContext{bed_.volume(), bed_.volume().cache(), options_, "disk.img", "/mnt"});
-        feed_.emplace(*context_);
+        feed_.emplace(*context_, [this] { return said_; });
     }
     ~LiveFeedTest() override {
         feed_.reset();
@@ -73,6 +73,7 @@ protected:
     fs::TestVolume bed_;
     DaemonOptions options_;
     std::optional<ControlContext> context_;
+    std::string said_;
     std::optional<LiveFeed> feed_;
     std::uint64_t id_ = 0;
     json::array cells_;
@@ -168,6 +169,17 @@ TEST_F(LiveFeedTest, AFileThatIsGoneIsNotFollowed) {
     const std::vector<json::array> words = words_of(update().at("cells").as_array(), id_);
     ASSERT_EQ(words.size(), 1U);
     EXPECT_EQ(words[0], (json::array{id_, 0}));
+}
+
+TEST_F(LiveFeedTest, WhatTheLoadDoesIsToldWhenItChanges) {
+    cache::set_trace(cache::TraceState::kOff);
+    EXPECT_EQ(update().at("says").as_string(), "");
+    said_ = "Two \"threads\".";
+    json::object told;
+    while (!told.contains("says")) {
+        told = update();
+    }
+    EXPECT_EQ(told.at("says").as_string(), said_);
 }
 
 TEST_F(LiveFeedTest, EventsNameTheirThreadAndFile) {

@@ -116,6 +116,10 @@ class Experiments(unittest.TestCase):
         self.assertEqual((row["protocol"], row["hits"]), ("5.9", 1))
         self.assertIn("PageWriteback", result["report"])
 
+    def said_on_page(self, wbfatctl_and_mount):
+        done = subprocess.run([*wbfatctl_and_mount, "web", "--json"], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)["says"]
+
     @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
     def test_watch_waits_for_who_looks_on(self):
         leftovers = Leftovers(self)
@@ -130,9 +134,11 @@ class Experiments(unittest.TestCase):
         self.assertRegex(said, r"The live page: http://127\.0\.0\.1:\d+/\S+\s")
         *words, invited = re.search(r"  (\S*wbfatctl \S+ protocol set 5\.9)\s", said)[1].split()
         self.assertEqual(invited, "5.9")
+        self.assertIn("Two threads take turns to lengthen grow.dat", self.said_on_page(words[:2]))
         words.append("5.10")  # the mail's bug is in it too; what is told must be what was chosen
         self.assertEqual(subprocess.run(words, capture_output=True, check=False).returncode, 0)
         self.assertIn("It has happened: BUG at ", read_until(terminal, "Press Enter to unmount."))
+        self.assertIn("An assertion failed", self.said_on_page(words[:2]))
         os.write(terminal, b"\n")
         told = process.stdout.read()
         self.assertIn("hit under 5.10", told)

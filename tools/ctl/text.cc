@@ -250,7 +250,8 @@ std::string to_text(const std::string& command, const boost::json::value& result
         return oops_text(result);
     }
     if (command == "web") {
-        return result.at("url").is_null() ? "" : text(result, "url") + "\n";
+        const json::value* const url = result.as_object().if_contains("url");
+        return url == nullptr || url->is_null() ? "" : text(result, "url") + "\n";
     }
     if (command == "point") {
         return points_text(result);

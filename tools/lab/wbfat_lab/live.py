@@ -32,6 +32,13 @@ The report is on the page, with what each thread did to that page of the file. P
 """
 
 
+# On the page itself, for who sees nothing else.
+LOAD = (f"Two threads take turns to lengthen {GROWN_FILE} inside a page, each step on the disk before the next, while the "
+        f"flusher passes every 10 ms; orderings let a completion wake too late. It was mounted under {SAFE}, which is "
+        f"safe: choose protocol {BAD} to see it fail.")
+LOAD_ENDED = f"An assertion failed: the two threads that lengthened {GROWN_FILE} are refused from now on."
+
+
 def somebody_is_there(arguments):
     return sys.stdin.isatty() and sys.stderr.isatty() and not arguments.quick
 
@@ -52,6 +59,7 @@ def watch(lab):
     options, stats_file = trials.prepare(bed, trial)
     bed.mount(options)
     page = bed.ctl("web")["url"]
+    bed.ctl("web", "say", LOAD)
     load = Load(bed, trial.kind, trial.settings)
     outcome = Outcome(SAFE)
     if watched:
@@ -61,6 +69,7 @@ def watch(lab):
         bed.ctl("protocol", "set", BAD)
     trials.watch(bed, trial, load, outcome)
     if watched and outcome.first_hit_seconds is not None:
+        bed.ctl("web", "say", LOAD_ENDED)
         tell(IT_HAPPENED.format(title=trials.TITLE.search(bed.read_log())[1]))
         sys.stdin.readline()
     trials.finish(bed, load, outcome, stats_file)
