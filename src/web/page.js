@@ -97,6 +97,7 @@ class File {
       `${guilty.size === 1 ? "page" : "pages"} ${[...guilty.keys()].join(", ")}: see report #${report}`;
     this.verdict.onclick = () => showReport(this.verdict, report);
     this.drawAll();
+    lanesAreStale = true;
   }
 
   // Cells as large as they can be without the strip growing too tall.
@@ -381,8 +382,8 @@ function drawLanes() {
     return;
   }
   const tasks = [...new Set(rows.map((event) => event[1]))].sort((a, b) => a - b);
-  table.style.gridTemplateColumns = `7.5em repeat(${tasks.length}, minmax(9.5em, 1fr))`;
-  table.append(element("span", "lane", ""));
+  table.style.gridTemplateColumns = `6.6em fit-content(13em) repeat(${tasks.length}, minmax(6.5em, 1fr))`;
+  table.append(element("span", "lane", ""), element("span", "lane", "page"));
   const names = tasks.map((task) => (state.tasks.get(task) || "task").replace(/^wbfat-/, ""));
   tasks.forEach((task, n) => {
     const isOneOfSeveral = names.indexOf(names[n]) !== names.lastIndexOf(names[n]);
@@ -392,13 +393,16 @@ function drawLanes() {
   rows.forEach(([time, task, kind, id, index, text], row) => {
     const margin = element("span", "time", `${((time - end) / 1000).toFixed(3)} ms`);
     margin.style.gridRow = row + 2;
-    const event = element("span", `event ${kKindState[kind] ?? ""}`, text);
-    event.title = text;
     const file = state.files.get(id);
-    if (index >= 0) event.append(element("small", "", file ? `${file.name.textContent} ${index}` : `page ${index}`));
+    const page = element("span", `page ${file?.guilty.has(index) ? "guilty" : ""}`,
+      index < 0 ? "" : file ? `${file.name.textContent} ${index}` : String(index));
+    page.style.gridRow = row + 2;
+    page.style.gridColumn = 2;
+    // Threads go by the names their lanes have.
+    const event = element("span", `event ${kKindState[kind] ?? ""}`, text.replace(/'wbfat-/, "'"));
     event.style.gridRow = row + 2;
-    event.style.gridColumn = tasks.indexOf(task) + 2;
-    table.append(margin, event);
+    event.style.gridColumn = tasks.indexOf(task) + 3;
+    table.append(margin, page, event);
   });
 }
 

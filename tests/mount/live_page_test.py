@@ -95,7 +95,7 @@ class LivePageTest(PageCase):
         for words in ("insert", "dirty", "set writeback", "clear writeback"):
             browser.wait("[...document.querySelectorAll('#lane-table .event')].some((e) => e.textContent.startsWith(arguments[0]))",
                          words)
-        self.assertEqual(browser.run("""return [...new Set([...document.querySelectorAll("#lane-table .event small")]
+        self.assertEqual(browser.run("""return [...new Set([...document.querySelectorAll("#lane-table .page")]
                                                               .map((e) => e.textContent))]"""), ["lecture.txt 0"])
         self.assertGreaterEqual(browser.run("return document.querySelectorAll('#lane-table .lane').length"), 3)
         self.picture(browser, "lanes")
@@ -175,6 +175,22 @@ class LivePageTest(PageCase):
         self.assertNotIn("failure", browser.run("return document.getElementById('held').textContent"))
         browser.click("#hold")
         browser.wait("document.getElementById('held').hidden")
+        mount.unmount()
+
+    def test_no_label_of_the_lanes_is_cut(self):
+        mount, browser = self.provoke()
+        browser.wait("state.held?.at && document.querySelectorAll('#lane-table .event.bug').length === 1")
+        for width in (1600, 1000):
+            browser.resize(width, 1000)
+            browser.wait("Math.abs(innerWidth - arguments[0]) < 40", width)
+            browser.wait("document.querySelector('#lane-table .page.guilty')?.textContent.startsWith(arguments[0])", load.GROWN_FILE)
+            self.picture(browser, f"labels-{width}")
+            cut = browser.run("""return [...document.querySelectorAll("#lane-table > *")]
+                                   .filter((e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 1)
+                                   .map((e) => e.textContent)""")
+            self.assertEqual(cut, [], f"at {width} pixels")
+        # The reports, the counters and the rest fit too.
+        self.assertLessEqual(browser.run("return document.documentElement.scrollWidth - innerWidth"), 0)
         mount.unmount()
 
     def test_the_bug_of_the_mail_is_provoked_and_its_report_shown(self):

@@ -60,6 +60,9 @@ class Browser:
         """Without the mouse's way there, which takes seconds on a busy machine."""
         self.run("document.querySelector(arguments[0]).click()", selector)
 
+    def resize(self, width, height):
+        self.call("POST", "/window/rect", {"width": width, "height": height})
+
     def complaints(self):
         """What the page and the browser have to say against it."""
         return [entry["message"] for entry in self.call("POST", "/se/log", {"type": "browser"}) if entry["level"] == "SEVERE"]
