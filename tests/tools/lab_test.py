@@ -17,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import unittest
+import unittest.mock
 
 ROOT, WBFAT, MKFS, ROUNDS, WBFATCTL = sys.argv[1:6]
 LAB = os.path.join(ROOT, "tools/lab/wbfat-lab")
@@ -98,6 +100,7 @@ class Experiments(unittest.TestCase):
         leftovers.must_go()
         result, = json.loads(done.stdout)
         self.assertTrue(result["passed"], result["verdict"])
+        self.assertFalse(result["stopped"])
         self.assertTrue(result["closer"])
         return result
 
@@ -182,6 +185,88 @@ class Pages(unittest.TestCase):
         report = importlib.import_module("wbfat_lab.report")
         result = report.Result("x", "a < b?", "&", [report.Column("protocol", "<p>")], [{"protocol": "<script>"}])
         self.assertNotIn("<script>", report.as_page([result], "-"))
+
+
+class Progress(unittest.TestCase):
+    def test_the_time_left_is_what_steps_of_the_kind_took_or_a_bound(self):
+        module = importlib.import_module("wbfat_lab.progress")
+        now = [0]
+        progress = module.Progress({"short": 3, "long": 2}, lambda: now[0])
+
+        def step(kind, seconds):
+            with progress.step(kind):
+                now[0] += seconds
+
+        self.assertEqual(progress.words(), "1 of 5")
+        step("short", 1)
+        step("short", 3)
+        self.assertEqual(progress.words(), "3 of 5, more than 2 s left")  # nothing is known of a long one
+        step("long", 200)
+        self.assertEqual(progress.words(), "4 of 5, about 3 min left")
+        step("long", 90)
+        self.assertEqual(progress.words(), "5 of 5, about 2 s left")
+
+    def test_every_experiment_does_the_steps_that_it_planned(self):
+        experiments = importlib.import_module("wbfat_lab.experiments")
+        trial = importlib.import_module("wbfat_lab.trial")
+        played = {"rounds": 1, "hits": 0, "hung": 0, "died": 0, "per_thousand": 0, "title": "", "rules": []}
+        fought = {"locks": 1, "per_second": 1, "hog_share": 1, "p50": 1, "p99": 1, "max": 1, "jain": 1}
+        for quick in (False, True):
+            arguments = types.SimpleNamespace(quick=quick, rounds=10, mounts=3, seconds=1, seed=1, a="5.9", b="6.8")
+            for name, experiment in experiments.EXPERIMENTS.items():
+                lab = experiments.Lab(arguments, {"rounds": ""}, unittest.mock.MagicMock(), lambda _: None)
+                lab.explorer_verdict = lambda *_: "-"
+                if name == "watch":
+                    continue  # it has no steps: somebody looks on
+                with self.subTest(name, quick=quick), \
+                        unittest.mock.patch.object(experiments.rounds, "play", lambda *_: dict(played)), \
+                        unittest.mock.patch.object(experiments.rounds, "fight", lambda *_: dict(fought)), \
+                        unittest.mock.patch.object(trial, "run", lambda _, made: trial.Outcome(made.protocol, rounds=1, seconds=1)):
+                    result = experiment(lab)
+                    self.assertEqual({kind: len(took) for kind, took in lab.progress.took.items()}, lab.progress.planned)
+                    self.assertEqual(lab.results, [result])
+                    self.assertTrue(result.verdict)
+
+    def test_rows_are_told_as_they_are_measured(self):
+        done = subprocess.run([LAB, "lock-in-end", "--quick", *PROGRAMS], capture_output=True, text=True, check=False, timeout=240)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        told = [line.strip() for line in done.stderr.splitlines()]
+        self.assertEqual([line.partition(" (")[0] for line in told[::2]],
+                         [".. lock-in-end: lock-in-end, recipe", ".. lock-in-end: 6.8, recipe"])
+        self.assertIn("(1 of 2)", told[0])
+        self.assertRegex(told[1], r"^\.\. measured: protocol lock-in-end, injection recipe, rounds \d+, assertion \d+, hung [1-9]")
+        self.assertIn("(2 of 2", told[2])
+        self.assertRegex(told[3], r"^\.\. measured: protocol 6\.8, ")
+        self.assertEqual(len(told), 4)
+
+
+class Stopped(unittest.TestCase):
+    def test_what_was_measured_until_then_is_printed(self):
+        for words, form in ((["--json"], "json"), ([], "text")):
+            with self.subTest(form), tempfile.TemporaryDirectory() as directory:
+                page = os.path.join(directory, "lab.html")
+                process = subprocess.Popen([LAB, "reuse", "--rounds", "1000000", "--html", page, *words, *PROGRAMS],
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                self.addCleanup(process.kill)
+                # The row with the recipe has few rounds; the one that follows has not.
+                told = ""
+                while "measured:" not in told:
+                    told = process.stderr.readline()
+                    self.assertTrue(told, "the laboratory has ended")
+                process.send_signal(signal.SIGINT)
+                printed, rest = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, 130)
+                self.assertTrue(rest.endswith("wbfat-lab: stopped; what it had made is undone\n"), rest)
+                if form == "json":
+                    result, = json.loads(printed)
+                    self.assertEqual((result["stopped"], result["passed"]), (True, False))
+                    row, = result["rows"]
+                    self.assertEqual((row["protocol"], row["how"]), ("5.8", "recipe"))
+                else:
+                    self.assertRegex(printed, r"(?m)^5\.8 +recipe +\d+")
+                self.assertIn("the experiment was stopped", printed)
+                with open(page, encoding="utf-8") as file:
+                    self.assertIn("the experiment was stopped", file.read())
 
 
 @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")

@@ -6,5 +6,6 @@
     rounds.py       scenarios on the page cache without a mount (wbfat-lab-rounds)
     bed.py          device, volume, mount; refuses what it should not touch
     guardian.py     cleans up when the laboratory is killed
+    progress.py   how far an experiment has come, and the time left
     report.py       table, JSON, HTML page
 """

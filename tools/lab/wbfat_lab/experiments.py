@@ -3,10 +3,12 @@
 Protocols by their names in `wbfat -o protocol=`. BAD are those the mail's bug was in; the others must never be hit.
 """
 
+import contextlib
 import statistics
 
 from . import live, rounds
-from .report import Column, Result
+from .progress import Progress
+from .report import Column, Result, row_line
 from .trial import MAIL_RECIPE, Trial
 from . import trial as trials
 
@@ -26,20 +28,38 @@ class Lab:
         self.programs = programs
         self.make_bed = make_bed  # () -> Bed, only for those that mount
         self.say = say            # progress
+        self.results = []         # of the experiments that have begun; the last has no verdict while it runs
+        self.progress = Progress({})
+
+    def begin(self, result, plan):
+        """An experiment, with so many steps of each kind."""
+        self.results.append(result)
+        self.progress = Progress(plan)
+        return result
+
+    @contextlib.contextmanager
+    def step(self, kind, words):
+        self.say(f"{words} ({self.progress.words()})")
+        with self.progress.step(kind):
+            yield
+
+    def measured(self, result, row):
+        """A row, or what has been added to one."""
+        if not any(known is row for known in result.rows):
+            result.rows.append(row)
+        self.say(f"measured: {row_line(result, row)}")
 
     @property
     def seed(self):
         return self.arguments.seed
 
-    def trial(self, bed, protocol, how, **changes):
-        """A Trial of the mail's load; `how`: none, random or recipe."""
+    def trial(self, bed, protocol, how, kind=None, **changes):
+        """A Trial of the mail's load, a step of `kind` or `how`; `how`: none, random or recipe."""
         rules = {"none": (), "random": tuple(rule.format(seed=self.seed) for rule in CHAOS),
                  "recipe": MAIL_RECIPE}[how]
         settings = {"threads": 2, "seed": self.seed} | changes.pop("settings", {})
-        self.say(f"{protocol}, {how}")
-        outcome = trials.run(bed, Trial(protocol, rules, settings=settings, **changes))
-        self.say(f"{protocol}, {how}: {outcome.rounds} rounds, {outcome.hits} hits")
-        return outcome
+        with self.step(kind or how, f"{protocol}, {how}"):
+            return trials.run(bed, Trial(protocol, rules, settings=settings, **changes))
 
 
 def edges(outcome_rules):
@@ -64,47 +84,53 @@ def mail_row(outcome, how):
             "fsck": fsck_verdict(outcome), "bad": outcome.hits > 0}
 
 
+UNTIL_HIT = "until a hit"  # a kind of step
+
+
 def mail_repeated(lab, bed, protocol, result):
     """Fresh mounts with the recipe until each was hit or had its time; returns how many were hit."""
-    mounts = lab.arguments.mounts
     hit, ftruncates, first, worst = 0, 0, [], None
-    for _ in range(mounts):
-        outcome = lab.trial(bed, protocol, "recipe", settings={"seconds": lab.arguments.seconds})
+    row = {"protocol": protocol}
+    for mounts in range(1, lab.arguments.mounts + 1):
+        outcome = lab.trial(bed, protocol, "recipe", UNTIL_HIT, settings={"seconds": lab.arguments.seconds})
         ftruncates += outcome.rounds
         if outcome.hits:
             hit += 1
             first.append(outcome.first_hit_seconds)
             result.report = result.report or outcome.report
         worst = outcome if worst is None or outcome.fsck else worst
-    result.rows.append({"protocol": protocol, "how": f"recipe, {mounts} mounts of {lab.arguments.seconds:g} s",
-                        "rounds": ftruncates, "hits": hit, "per_thousand": 1000 * hit / max(1, ftruncates),
-                        "first": sorted(first)[len(first) // 2] if first else None,
-                        "edges": edges(outcome.rules), "fsck": fsck_verdict(worst), "bad": hit > 0})
+        row |= {"how": f"recipe, {mounts} mounts of {lab.arguments.seconds:g} s",
+                "rounds": ftruncates, "hits": hit, "per_thousand": 1000 * hit / max(1, ftruncates),
+                "first": sorted(first)[len(first) // 2] if first else None,
+                "edges": edges(outcome.rules), "fsck": fsck_verdict(worst), "bad": hit > 0}
+        lab.measured(result, row)
     return hit
 
 
 def mail(lab):
     """The bug of the mail of 4 January 2021, from an ordinary ftruncate on a mounted volume."""
-    result = Result(
+    quick = lab.arguments.quick
+    bad, hows = BAD[:1] if quick else BAD, () if quick else ("none", "random")
+    safe = ("5.11", "6.8") if quick else SAFE_KERNELS + SAFE_PROPOSALS
+    result = lab.begin(Result(
         "mail", "Can ftruncate on a synchronous FAT volume hit BUG_ON(PageWriteback(page)), and in which kernels?",
         "Two threads take turns to grow one file inside a page while the flusher passes every 10 ms. Four orderings "
         "hold the completion of one write between clearing PG_writeback and waking, until the next ftruncate sleeps "
         "on the flusher's write of the same page. A protocol with `if` around the wait believes the late wake-up. "
         "The same load runs without injection, with random delays, and under the protocols before and after.",
-        MAIL_COLUMNS)
+        MAIL_COLUMNS), {UNTIL_HIT: len(bad) * lab.arguments.mounts, **{how: len(bad) for how in hows}, "recipe": len(safe)})
     bed = lab.make_bed()
-    quick = lab.arguments.quick
     wrong = []
-    for protocol in BAD[:1] if quick else BAD:
+    for protocol in bad:
         hit = mail_repeated(lab, bed, protocol, result)
         if hit < 0.9 * lab.arguments.mounts:
             wrong.append(f"{protocol} was hit in {hit} of {lab.arguments.mounts} mounts only")
-        for how in () if quick else ("none", "random"):
+        for how in hows:
             outcome = lab.trial(bed, protocol, how, settings={"rounds": lab.arguments.rounds})
-            result.rows.append(mail_row(outcome, how))
-    for protocol in ("5.11", "6.8") if quick else SAFE_KERNELS + SAFE_PROPOSALS:
+            lab.measured(result, mail_row(outcome, how))
+    for protocol in safe:
         outcome = lab.trial(bed, protocol, "recipe", settings={"rounds": lab.arguments.rounds})
-        result.rows.append(mail_row(outcome, "recipe"))
+        lab.measured(result, mail_row(outcome, "recipe"))
         if outcome.hits or outcome.hung:
             wrong.append(f"{protocol} {'hung' if outcome.hung else 'was hit'}")
     bed.close()
@@ -112,7 +138,7 @@ def mail(lab):
     wrong += [f"fsck.fat complains under {protocol}" for protocol in dirty]
     result.passed = not wrong
     result.verdict = "; ".join(wrong) if wrong else (
-        f"{' and '.join(BAD[:1] if quick else BAD)}: yes, at will. The loop of 5.11 and every safe way around the "
+        f"{' and '.join(bad)}: yes, at will. The loop of 5.11 and every safe way around the "
         f"stale wake-up: not once, under the same load and the same orderings.")
     result.closer = ["wbfat-lab mail --html mail.html", "wbfat-explore run mail --protocol 5.9",
                      "wbfat DEVICE MOUNTPOINT -f -o sync,protocol=5.9,points_file=RULES   # wbfat-lab recipe mail"]
@@ -126,14 +152,15 @@ ROUND_COLUMNS = [
 ]
 
 
-def play(lab, result, scenario, protocol, how, count=None):
+def play(lab, result, kind, protocol, how, count=None):
+    """A row of the scenario that `result` is about, a step of `kind`."""
     count = count or lab.arguments.rounds
-    lab.say(f"{scenario}: {protocol}, {how}")
-    played = rounds.play(lab.programs["rounds"], scenario, protocol, count, how, lab.seed)
+    with lab.step(kind, f"{result.name}: {protocol}, {how}"):
+        played = rounds.play(lab.programs["rounds"], result.name, protocol, count, how, lab.seed)
     row = {"protocol": protocol, "how": how, "edges": edges(played["rules"]), "bad": played["per_thousand"] > 0}
     row |= {key: played[key] for key in ("rounds", "hits", "hung", "per_thousand", "title")}
     row["hung"] += played["died"]
-    result.rows.append(row)
+    lab.measured(result, row)
     return row
 
 
@@ -142,15 +169,17 @@ def scenario(lab, name, question, what, bad, safe, verdicts, bad_rounds=100):
 
     `bad_rounds` bounds what takes long: each round that hangs costs a second.
     """
-    result = Result(name, question, what, ROUND_COLUMNS)
+    hows = () if lab.arguments.quick else ("none", "random")
+    result = lab.begin(Result(name, question, what, ROUND_COLUMNS),
+                       {"bad": len(bad), **{how: len(bad) for how in hows}, "safe": len(safe)})
     wrong = []
     for protocol in bad:
-        if play(lab, result, name, protocol, "recipe", min(lab.arguments.rounds, bad_rounds))["per_thousand"] == 0:
+        if play(lab, result, "bad", protocol, "recipe", min(lab.arguments.rounds, bad_rounds))["per_thousand"] == 0:
             wrong.append(f"{protocol} was not hit")
-        for how in () if lab.arguments.quick else ("none", "random"):
-            play(lab, result, name, protocol, how, None if bad_rounds >= 100 else bad_rounds)
+        for how in hows:
+            play(lab, result, how, protocol, how, None if bad_rounds >= 100 else bad_rounds)
     for protocol in safe:
-        if play(lab, result, name, protocol, "recipe")["per_thousand"] > 0:
+        if play(lab, result, "safe", protocol, "recipe")["per_thousand"] > 0:
             wrong.append(f"{protocol} was hit")
     result.passed = not wrong
     result.verdict = "; ".join(wrong) if wrong else verdicts
@@ -199,15 +228,16 @@ STARVATION_COLUMNS = [
 
 def starvation(lab):
     """Who gets the page lock, and after how long, by version."""
-    result = Result(
+    protocols = ("5.8", "5.9-rc", "5.9", "6.8", "6.8,handoff=never")
+    result = lab.begin(Result(
         "starvation", "Does the page lock go round, and what does fairness cost?",
         "One thread takes the page lock again as soon as it has let go, others take it and sleep for it. Until 5.8 a "
         "woken sleeper may lose for ever; 5.9-rc hands the lock over every time; since 5.9 after five losses.",
-        STARVATION_COLUMNS)
-    for protocol in ("5.8", "5.9-rc", "5.9", "6.8", "6.8,handoff=never"):
-        lab.say(protocol)
-        result.rows.append(rounds.fight(lab.programs["rounds"], protocol, 0.3 if lab.arguments.quick else 3) |
-                           {"protocol": protocol})
+        STARVATION_COLUMNS), {"fight": len(protocols)})
+    for protocol in protocols:
+        with lab.step("fight", protocol):
+            row = rounds.fight(lab.programs["rounds"], protocol, 0.3 if lab.arguments.quick else 3)
+        lab.measured(result, row | {"protocol": protocol})
     worst = max(result.rows, key=lambda row: row["max"])
     fairest = max(result.rows, key=lambda row: row["jain"])
     fastest = max(result.rows, key=lambda row: row["per_second"])
@@ -230,35 +260,44 @@ PROPOSAL_COLUMNS = [
 
 def proposals(lab):
     """Every way out that the mail weighs, side by side."""
-    result = Result(
+    quick = lab.arguments.quick
+    names = ("5.9", "6.8", "wait-to-set") if quick else \
+        ("5.8", "5.9", "5.10", "5.11", "6.8") + SAFE_PROPOSALS + ("lock-in-end",)
+    working = [name for name in names if name != "lock-in-end"]
+    repeats = 1 if quick else WORK_ROUNDS
+    scenarios = (("mail", "mail"), ("two_waiters", "two-waiters"), ("reuse", "reuse"))
+    result = lab.begin(Result(
         "proposals", "Which way out of the mail's bug is right, and what does each cost?",
         "Each protocol meets the mail's interleaving, the one with two waiters and the one of the reused page, forced "
         "by orderings; then everyday work on a synchronous mount, all threads on the same volume, without injection, the "
         "protocols in turn: medians.",
-        PROPOSAL_COLUMNS)
-    names = ("5.8", "5.9", "5.10", "5.11", "6.8") + SAFE_PROPOSALS + ("lock-in-end",)
-    forced = 20 if lab.arguments.quick else min(lab.arguments.rounds, 200)
+        PROPOSAL_COLUMNS), {**{name: len(names) for _, name in scenarios}, "work": repeats * len(working)})
+    forced = 20 if quick else min(lab.arguments.rounds, 200)
     bed = lab.make_bed()
-    for protocol in ("5.9", "6.8", "wait-to-set") if lab.arguments.quick else names:
+    for protocol in names:
         row = {"protocol": protocol, "verdict": lab.explorer_verdict(protocol, "mail")}
-        for key, name in (("mail", "mail"), ("two_waiters", "two-waiters"), ("reuse", "reuse")):
-            lab.say(f"{protocol}: {name}")
-            row[key] = rounds.play(lab.programs["rounds"], name, protocol, 5 if protocol == "lock-in-end" else forced,
-                                   "recipe", lab.seed)["per_thousand"]
+        for key, name in scenarios:
+            with lab.step(name, f"{protocol}: {name}"):
+                row[key] = rounds.play(lab.programs["rounds"], name, protocol,
+                                       5 if protocol == "lock-in-end" else forced, "recipe", lab.seed)["per_thousand"]
         row["bad"] = row["mail"] + row["two_waiters"] + row["reuse"] > 0
-        result.rows.append(row)
-    working = [row for row in result.rows if row["protocol"] != "lock-in-end"]
-    costs = {row["protocol"]: [] for row in working}
-    for _ in range(1 if lab.arguments.quick else WORK_ROUNDS):  # in turn: what the machine does to one it does to all
-        for protocol, figures in costs.items():
-            figures.append(cost_of(work(lab, bed, protocol)))
-    for row in working:
-        figures = costs[row["protocol"]]
-        row |= {key: statistics.median(figure[key] for figure in figures) for key in figures[0] if key != "fsck"}
-        row["fsck"] = next((figure["fsck"] for figure in figures if figure["fsck"] != "clean"), "clean")
+        lab.measured(result, row)
+    costs = {protocol: [] for protocol in working}
+    for _ in range(repeats):  # in turn: what the machine does to one it does to all
+        for row in result.rows:
+            if row["protocol"] in costs:
+                figures = costs[row["protocol"]]
+                figures.append(cost_of(work(lab, bed, row["protocol"])))
+                row |= medians(figures)
+                lab.measured(result, row)
     bed.close()
     judge(result)
     return result
+
+
+def medians(costs):
+    return {key: statistics.median(cost[key] for cost in costs) for key in costs[0] if key != "fsck"} | {
+        "fsck": next((cost["fsck"] for cost in costs if cost["fsck"] != "clean"), "clean")}
 
 
 def cost_of(outcome):
@@ -270,10 +309,10 @@ def cost_of(outcome):
 
 
 def work(lab, bed, protocol):
-    lab.say(f"{protocol}: everyday work")
-    return trials.run(bed, Trial(protocol, kind="mixed", stop_at_hit=False,
-                                 settings={"threads": 4, "seed": lab.seed,
-                                           "seconds": 0.5 if lab.arguments.quick else WORK_SECONDS}))
+    with lab.step("work", f"{protocol}: everyday work"):
+        return trials.run(bed, Trial(protocol, kind="mixed", stop_at_hit=False,
+                                     settings={"threads": 4, "seed": lab.seed,
+                                               "seconds": 0.5 if lab.arguments.quick else WORK_SECONDS}))
 
 
 def judge(result):
@@ -295,9 +334,10 @@ COMPARE_COLUMNS = [
 def compare(lab):
     """Two protocols, same seed, same load."""
     first, second = lab.arguments.a, lab.arguments.b
-    result = Result("compare", f"What is the difference between {first} (A) and {second} (B)?",
-                    "The mail's load with its orderings, then everyday work without injection: same seed, fresh "
-                    "volume each.", COMPARE_COLUMNS)
+    result = lab.begin(Result(
+        "compare", f"What is the difference between {first} (A) and {second} (B)?",
+        "The mail's load with its orderings, then everyday work without injection: same seed, fresh volume each.",
+        COMPARE_COLUMNS), {"recipe": 2, "work": 2})
     bed = lab.make_bed()
     pairs = []
     for protocol in (first, second):
@@ -313,7 +353,7 @@ def compare(lab):
     for key in ("lock_waits", "writeback_waits", "pages_written", "bios_written"):
         values.append((key, work_a.stats.get(key, 0), work_b.stats.get(key, 0)))
     for what, a, b in values:
-        result.rows.append({"what": what, "a": round(a, 1), "b": round(b, 1), "ratio": b / a if a else None})
+        lab.measured(result, {"what": what, "a": round(a, 1), "b": round(b, 1), "ratio": b / a if a else None})
     result.report = forced_a.report or forced_b.report
     hit = [name for name, forced in ((first, forced_a), (second, forced_b)) if forced.hits]
     result.verdict = f"hit: {' and '.join(hit)}" if hit else "neither was hit"

@@ -49,9 +49,9 @@ def tell(words):
 
 def watch(lab):
     """The bug of the mail on the live page: choose 5.9 there, and see it happen."""
-    result = Result(
+    result = lab.begin(Result(
         "watch", "What does the mail's bug look like, live?", f"The load and the orderings of `mail` run under {SAFE}.",
-        COLUMNS)
+        COLUMNS), {})
     bed = lab.make_bed()
     bed.format()
     watched = somebody_is_there(lab.arguments)
@@ -76,8 +76,8 @@ def watch(lab):
     bed.close()
     found = PROTOCOL_OF_REPORT.search(outcome.report)
     under = found[1] if found else "-"
-    result.rows.append({"protocol": under, "seconds": outcome.first_hit_seconds, "hits": outcome.hits,
-                        "fsck": outcome.fsck_words or "clean", "bad": outcome.hits > 0})
+    lab.measured(result, {"protocol": under, "seconds": outcome.first_hit_seconds, "hits": outcome.hits,
+                          "fsck": outcome.fsck_words or "clean", "bad": outcome.hits > 0})
     result.report = outcome.report
     result.passed = under not in ("-", SAFE)
     if result.passed:

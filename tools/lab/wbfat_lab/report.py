@@ -28,15 +28,25 @@ class Result:
     passed: bool = True
     closer: list = field(default_factory=list)  # commands
     report: str = ""                            # of the first hit
+    stopped: bool = False                       # before it came to a verdict
+
+    def stop(self):
+        self.stopped, self.passed = True, False
+        self.verdict = "none: the experiment was stopped, and these are the rows until then"
 
     def as_json(self):
         return {"experiment": self.name, "question": self.question, "verdict": self.verdict, "passed": self.passed,
-                "rows": self.rows, "closer": self.closer, "report": self.report}
+                "stopped": self.stopped, "rows": self.rows, "closer": self.closer, "report": self.report}
 
 
 def cell(column, row):
     value = row.get(column.key)
     return "" if value is None else column.form.format(value)
+
+
+def row_line(result, row):
+    """The row without a table around it: "protocol 5.9, rounds 20"."""
+    return ", ".join(f"{column.title} {cell(column, row)}" for column in result.columns if cell(column, row))
 
 
 def text_table(result):
