@@ -703,8 +703,8 @@ constexpr std::uint64_t kZeroStepBytes = 64 * kMib;
 constexpr std::size_t kZeroBufferBytes = kMib;
 
 std::span<const std::byte> zero_buffer() {
-    static const std::vector<std::byte> zeros(kZeroBufferBytes);
-    return zeros;
+    static constexpr std::array<std::byte, kZeroBufferBytes> kZeros{};
+    return kZeros;
 }
 
 }  // namespace

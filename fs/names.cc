@@ -2,9 +2,9 @@
 #include "fs/names.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <optional>
-#include <vector>
 
 #include <xxhash.h>
 
@@ -187,9 +187,10 @@ char16_t compute_fold(char16_t unit) {
     return lower_unit(upper_unit(unit));
 }
 
-const std::vector<char16_t>& fold_table() {
-    static const std::vector<char16_t> table = [] {
-        std::vector<char16_t> folded(kNrUnits);
+// Not on the heap: it outlives every world of the explorer.
+const std::array<char16_t, kNrUnits>& fold_table() {
+    static const std::array<char16_t, kNrUnits> table = [] {
+        std::array<char16_t, kNrUnits> folded{};
         for (std::size_t unit = 0; unit < kNrUnits; ++unit) {
             folded[unit] = compute_fold(static_cast<char16_t>(unit));
         }
@@ -438,7 +439,7 @@ Result<ParsedName> parse_name_for_lookup(std::string_view name, const MountOptio
 }
 
 std::u16string fold_name(std::u16string_view units) {
-    const std::vector<char16_t>& table = fold_table();
+    const std::array<char16_t, kNrUnits>& table = fold_table();
     std::u16string folded(units);
     for (char16_t& unit : folded) {
         unit = table[unit];
