@@ -101,6 +101,7 @@ struct Arenas {
     std::bitset<kNrClasses> touched;  // classes in which they may differ
 };
 
+World* the_world = nullptr;
 int allocating_for_task = -1;
 std::array<Arenas, kMaxTasks + 1> arenas{};
 // The most each arena ever used; not part of the state.
@@ -190,6 +191,7 @@ void register_global(void* object, std::size_t size_bytes) {
 }
 
 World::World() {
+    the_world = this;
     void* const base =
         mmap(reinterpret_cast<void*>(kBase), kEnd - kBase, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
@@ -545,8 +547,14 @@ namespace {
 namespace sched = wbfat::sync::sched;
 
 void* allocate(std::size_t size, std::size_t alignment) noexcept {
-    if (sched::allocating_for_task >= 0) {
-        return sched::take(sched::allocating_for_task, size, alignment);
+    if (const int task = sched::allocating_for_task; task >= 0) {
+        void* const memory = sched::take(task, size, alignment);
+        // Before anything is known of it a run that is gone on with would find there what another
+        // run has left.
+        if (task != sched::kMainTask && memory != nullptr) {
+            sched::the_world->will_write(memory, size);
+        }
+        return memory;
     }
     return alignment <= alignof(std::max_align_t)
                ? std::malloc(size)
