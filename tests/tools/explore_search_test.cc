@@ -237,6 +237,42 @@ TEST(ExploreSwitchTest, WithoutItTwoThatLoopSuitEachOther) {
     expect_safe(live_switch("6.8", "5.11", 0));
 }
 
+TEST(ExploreContExpandTest, BreaksAsSyzbotSawItThroughTheRealFilesystem) {
+    for (const char* protocol : {"5.9", "5.10"}) {
+        SCOPED_TRACE(protocol);
+        Options options = scenario("cont-expand", protocol);
+        options.method = Method::kBound;
+        const Result result = explore(options);
+        EXPECT_EQ(result.verdict, Verdict::kAssertion);
+        EXPECT_EQ(result.minimal_preemptions, 2U);
+        ASSERT_TRUE(result.failure.has_value());
+        // The completion, the zero fill, the flusher, the second dirtying, the wake-up, the walk.
+        EXPECT_EQ(order_of(result.failure->schedule), "ACBCAC") << result.failure->schedule;
+        EXPECT_NE(result.failure->failure.title.find("bug_on_writeback"), std::string::npos)
+            << result.failure->failure.title;
+    }
+}
+
+TEST(ExploreContExpandTest, HoldsUnderTheCureAsFarAsItIsSearched) {
+    for (const unsigned sync : {0U, 1U}) {
+        for (const char* protocol : {"5.11", "6.8"}) {
+            SCOPED_TRACE(std::string(protocol) + (sync != 0 ? ", sync" : ""));
+            Options options = scenario("cont-expand", protocol);
+            options.parameters["sync"] = sync;
+            options.method = Method::kBound;
+            options.max_bound = 1;
+            const Result bounded = explore(options);
+            EXPECT_EQ(bounded.verdict, Verdict::kOk);
+            EXPECT_TRUE(bounded.searches.back().complete);
+            options.method = Method::kPos;
+            options.max_executions = 1000;
+            const Result random = explore(options);
+            EXPECT_EQ(random.verdict, Verdict::kOk)
+                << (random.failure.has_value() ? random.failure->failure.title : "");
+        }
+    }
+}
+
 TEST(ExploreReplayTest, RepeatsAFailureFromItsSchedule) {
     Options options = scenario("mail", "5.9");
     options.method = Method::kBound;

@@ -45,6 +45,7 @@ struct ScenarioInfo {
     std::string summary;  // one line
     std::vector<ParameterInfo> parameters;
     bool is_big = false;  // no search finishes it: only the random methods make sense
+    unsigned weight = 1;  // the matrix makes so many times fewer runs of it: they are long
 };
 const std::vector<ScenarioInfo>& scenarios();
 

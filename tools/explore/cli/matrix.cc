@@ -154,6 +154,12 @@ Options options_of(const Arguments& arguments, const Cell& cell) {
     options.protocol = cell.protocol;
     options.scenario = cell.scenario;
     options.jobs = 1;
+    for (const ScenarioInfo& scenario : scenarios()) {
+        if (scenario.name == cell.scenario && options.max_executions != UINT64_MAX) {
+            options.max_executions =
+                std::max<std::uint64_t>(options.max_executions / scenario.weight, 1);
+        }
+    }
     return options;
 }
 

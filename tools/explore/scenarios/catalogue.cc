@@ -8,7 +8,7 @@ const std::vector<ScenarioEntry>& scenario_entries() {
         mail_scenario(),        two_waiters_scenario(),   redirty_scenario(),
         fsync_fsync_scenario(), lock_fairness_scenario(), killable_scenario(),
         page_reuse_scenario(),  truncate_scenario(),      reclaim_scenario(),
-        errseq_scenario(),      live_switch_scenario(),
+        errseq_scenario(),      live_switch_scenario(),   cont_expand_scenario(),
     };
     return kEntries;
 }

@@ -18,6 +18,7 @@ ScenarioEntry truncate_scenario();
 ScenarioEntry reclaim_scenario();
 ScenarioEntry errseq_scenario();
 ScenarioEntry live_switch_scenario();
+ScenarioEntry cont_expand_scenario();
 
 // For ScenarioEntry::make.
 template <typename T>

@@ -19,7 +19,7 @@ WorldDevice::~WorldDevice() {
         const sync::SpinLockGuard guard(lock_);
         is_closing_ = true;
     }
-    release();
+    more_.unpark();
     thread_.join();
 }
 
@@ -33,11 +33,21 @@ void WorldDevice::hold() {
 }
 
 void WorldDevice::release() {
+    bool has_one = false;
     {
         const sync::SpinLockGuard guard(lock_);
         completion_ = Completion::kOnThread;
+        has_one = nr_queued_ > 0;
     }
-    more_.unpark();
+    if (has_one) {
+        more_.unpark();
+    }
+}
+
+void WorldDevice::complete_first() {
+    cache::Bio* const first = next();
+    release();
+    copy(*first);
 }
 
 void WorldDevice::submit(cache::Bio& bio) {
@@ -51,13 +61,13 @@ void WorldDevice::submit(cache::Bio& bio) {
         }
     }
     if (completion == Completion::kInSubmit) {
-        transfer(bio);
+        copy(bio);
     } else if (completion == Completion::kOnThread) {
         more_.unpark();
     }
 }
 
-void WorldDevice::transfer(cache::Bio& bio) {
+void WorldDevice::copy(cache::Bio& bio) {
     const int error = cache::check_bio(geometry_, bio);
     if (error == 0) {
         std::byte* place = bytes_.data() + bio.offset_bytes;
@@ -86,7 +96,7 @@ void WorldDevice::run() {
     for (;;) {
         more_.park();
         while (cache::Bio* const bio = next()) {
-            transfer(*bio);
+            copy(*bio);
         }
         const sync::SpinLockGuard guard(lock_);
         if (is_closing_) {

@@ -39,6 +39,9 @@ public:
     void hold();
     // Once, by anybody.
     void release();
+    // The same, but the first Bio completes in the calling task, beside the thread that completes
+    // the others. Requires: there is one.
+    void complete_first();
 
     std::span<std::byte> bytes() {
         return bytes_;
@@ -47,7 +50,7 @@ public:
 private:
     enum class Completion : std::uint8_t { kInSubmit, kHeld, kOnThread };
 
-    void transfer(cache::Bio& bio);
+    void copy(cache::Bio& bio);
     cache::Bio* next();
     void run();
 
