@@ -181,7 +181,171 @@ std::string describe_page_line(const OopsPage& page) {
                        page.flags, page.refcount, page.generation);
 }
 
+// What a thread is called in the whole report: its name, with its number where another has it too.
+struct Lanes {
+    std::vector<std::uint32_t> tasks;  // in the order in which they appear
+    std::vector<std::string> names;
+
+    std::size_t of(std::uint32_t task) const {
+        return static_cast<std::size_t>(std::find(tasks.begin(), tasks.end(), task) -
+                                        tasks.begin());
+    }
+};
+
+Lanes lanes_of(const Trace& history) {
+    Lanes lanes;
+    for (const TraceEvent& event : history.events) {
+        if (lanes.of(event.task_id) < lanes.tasks.size()) {
+            continue;
+        }
+        std::string name = task_name(history, event.task_id);
+        if (std::find(lanes.names.begin(), lanes.names.end(), name) != lanes.names.end()) {
+            name += fmt::format(" #{}", event.task_id);
+        }
+        lanes.tasks.push_back(event.task_id);
+        lanes.names.push_back(std::move(name));
+    }
+    return lanes;
+}
+
+// Walks back from the failed check of PG_writeback through the history of its page.
+class WritebackStory {
+public:
+    explicit WritebackStory(const Trace& history)
+        : events_(history.events), lanes_(lanes_of(history)) {}
+
+    std::vector<StorySentence> told() {
+        const int failed = last(size(), [](const TraceEvent& event) {
+            return event.kind == TraceKind::kBug &&
+                   event.detail == static_cast<std::uint64_t>(Assertion::kBugOnWriteback);
+        });
+        if (failed < 0 || (at(failed).flags & PG_writeback) == 0) {
+            return {};
+        }
+        generation_ = at(failed).generation;
+        const int set =
+            last(failed, [this](const TraceEvent& event) { return changes_writeback(event); });
+        if (set < 0 || at(set).kind != TraceKind::kSetWriteback) {
+            return {};
+        }
+        story_.flag = "PG_writeback";
+        story_.is_writeback = true;
+        story_.what = "BUG_ON(PageWriteback(page))";
+        story_.failed = step(failed);
+        story_.set = step(set);
+        find_late_wake(failed, set);
+        return tell(story_);
+    }
+
+private:
+    int size() const {
+        return static_cast<int>(events_.size());
+    }
+    const TraceEvent& at(int place) const {
+        return events_[static_cast<std::size_t>(place)];
+    }
+    StoryStep step(int place) const {
+        return {place, lanes_.names[lanes_.of(at(place).task_id)]};
+    }
+    // The last event before `end` that fits; -1: none.
+    template <typename Fits>
+    int last(int end, const Fits& fits) const {
+        while (--end >= 0 && !fits(at(end))) {
+        }
+        return end;
+    }
+    int last_of(std::uint32_t task, int end) const {
+        return last(end, [task](const TraceEvent& event) { return event.task_id == task; });
+    }
+    // In this life of the frame.
+    bool changes_writeback(const TraceEvent& event) const {
+        return event.generation == generation_ &&
+               (event.kind == TraceKind::kSetWriteback || event.kind == TraceKind::kClearWriteback);
+    }
+
+    // Whether the failing task, just before, slept for the writeback that was `set` and was woken
+    // by the end of an earlier one. Anything else is another story.
+    void find_late_wake(int failed, int set) {
+        const std::uint32_t task = at(failed).task_id;
+        const int awake = last_of(task, failed);
+        const int slept = awake < 0 ? -1 : last_of(task, awake);
+        if (slept < set || at(awake).kind != TraceKind::kWaitEnd ||
+            at(awake).detail != PG_writeback || at(slept).kind != TraceKind::kWaitBegin ||
+            at(slept).detail != PG_writeback) {
+            return;
+        }
+        const int woke = last(awake, [task](const TraceEvent& event) {
+            return event.kind == TraceKind::kWake &&
+                   event.detail == trace_wake_detail(PG_writeback, task);
+        });
+        if (woke < slept) {
+            return;
+        }
+        const std::uint32_t waker = at(woke).task_id;
+        const int ended = last(set, [&](const TraceEvent& event) {
+            return event.task_id == waker && changes_writeback(event);
+        });
+        if (ended < 0 || at(ended).kind != TraceKind::kClearWriteback) {
+            return;
+        }
+        const int woke_before = last(woke, [waker](const TraceEvent& event) {
+            return event.task_id == waker && event.kind == TraceKind::kWake;
+        });
+        story_.ended = step(ended);
+        story_.is_late = woke_before < ended;
+        story_.slept = step(slept);
+        story_.slept_on_flag = true;
+        story_.woke = step(woke);
+    }
+
+    const std::vector<TraceEvent>& events_;
+    const Lanes lanes_;
+    std::uint32_t generation_ = 0;
+    FailureStory story_;
+};
+
+// In lines that a terminal has room for, all but the first indented.
+std::string wrapped(const std::string& text, std::size_t indent) {
+    constexpr std::size_t kMostColumns = 100;
+    std::string lines;
+    std::size_t column = indent;
+    std::size_t begin = 0;
+    while (begin < text.size()) {
+        const std::size_t end = std::min(text.find(' ', begin), text.size());
+        if (column > indent && column + 1 + (end - begin) > kMostColumns) {
+            lines += "\n" + std::string(indent, ' ');
+            column = indent;
+        } else if (column > indent) {
+            lines += ' ';
+            ++column;
+        }
+        lines.append(text, begin, end - begin);
+        column += end - begin;
+        begin = end + 1;
+    }
+    return lines;
+}
+
+std::string plain_words(const Oops& oops) {
+    std::string text;
+    int number = 0;
+    for (const StorySentence& sentence : explain(oops)) {
+        const TraceEvent& event =
+            oops.page->history.events[static_cast<std::size_t>(sentence.place)];
+        const std::string head = fmt::format("    ({}) {:>9.1f}  ", ++number,
+                                             microseconds(event.time - oops.monotonic_time));
+        text += head + wrapped(sentence.text, head.size()) + "\n";
+    }
+    return text;
+}
+
 }  // namespace
+
+std::vector<StorySentence> explain(const Oops& oops) {
+    return oops.page && oops.assertion == assertion_info(Assertion::kBugOnWriteback).name
+               ? WritebackStory(oops.page->history).told()
+               : std::vector<StorySentence>{};
+}
 
 Oops make_oops(const BugReport& report) {
     Oops oops;
@@ -213,32 +377,21 @@ std::string draw_history(const Oops& oops) {
         return {};
     }
     const Trace& history = oops.page->history;
-    std::vector<std::uint32_t> order;  // task ids, in the order in which they appear
-    std::vector<std::string> lanes;
+    const Lanes lanes = lanes_of(history);
     std::vector<LaneRow> rows;
     std::uint32_t generation = history.events.front().generation;
     for (const TraceEvent& event : history.events) {
-        auto lane = std::find(order.begin(), order.end(), event.task_id);
-        if (lane == order.end()) {
-            order.push_back(event.task_id);
-            std::string name = task_name(history, event.task_id);
-            if (std::find(lanes.begin(), lanes.end(), name) != lanes.end()) {
-                name += fmt::format(" #{}", event.task_id);
-            }
-            lanes.push_back(std::move(name));
-            lane = order.end() - 1;
-        }
         std::string text = describe(event, history.tasks);
         if (event.generation != generation) {
             generation = event.generation;
             text += fmt::format(" [generation {}]", generation);
         }
-        rows.push_back({static_cast<std::size_t>(lane - order.begin()), std::move(text),
+        rows.push_back({lanes.of(event.task_id), std::move(text),
                         fmt::format("{:.1f}", microseconds(event.time - oops.monotonic_time))});
     }
     LaneStyle style;
     style.indent = 4;
-    return draw_lanes(lanes, rows, style);
+    return draw_lanes(lanes.names, rows, style);
 }
 
 std::string to_string(const Oops& oops) {
@@ -265,6 +418,10 @@ std::string to_string(const Oops& oops) {
     append_field(text, "protocol", oops.protocol);
     append_field(text, "assertions", oops.assertions.empty() ? "as by default" : oops.assertions);
     append_field(text, "volume", oops.volume);
+    if (const std::string words = plain_words(oops); !words.empty()) {
+        text += "  in plain words, each with its time in microseconds before the failure:\n\n";
+        text += words + "\n";
+    }
     if (const std::string history = draw_history(oops); !history.empty()) {
         text += "  what happened to this page, in microseconds before the failure:\n\n";
         text += history + "\n";

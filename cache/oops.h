@@ -4,6 +4,10 @@
 //     page       index 0 of 'file', locked|uptodate|writeback, refs 2, generation 1
 //     locked by  'sync writer', since 81.2 us
 //     ...
+//     in plain words:
+//
+//       (1)    -97.0  completion ends a writeback: it clears PG_writeback. Then it is delayed, ..
+//     ...
 //     what happened to this page, in microseconds before the failure:
 //
 //              completion        flusher           sync writer
@@ -35,6 +39,7 @@
 #include <vector>
 
 #include "cache/base/check.h"
+#include "cache/failure_story.h"
 #include "cache/sync/sync.h"
 #include "cache/trace.h"
 
@@ -83,6 +88,10 @@ struct Oops {
 
 // All of it, as text of many lines.
 std::string to_string(const Oops& oops);
+// Why bug_on_writeback failed, the places being those in the history of the page. Tells what the
+// history proves: all five sentences of the late wake-up, or only whose writeback was found; none
+// of another assertion, or if the trace has not enough.
+std::vector<StorySentence> explain(const Oops& oops);
 // The history of the page as lanes; "" without one.
 std::string draw_history(const Oops& oops);
 

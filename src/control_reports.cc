@@ -88,6 +88,11 @@ json::object report(const std::string& number) {
         all["stack"] = json::array(oops.stack.begin(), oops.stack.end());
         all["assertions"] = oops.assertions;
         all["volume"] = oops.volume;
+        json::array explanation;
+        for (const cache::StorySentence& sentence : cache::explain(oops)) {
+            explanation.push_back({{"event", sentence.place}, {"text", sentence.text}});
+        }
+        all["explanation"] = explanation;
         all["lanes"] = cache::draw_history(oops);
         all["text"] = cache::to_string(oops);
         return all;

@@ -117,6 +117,123 @@ TEST_F(OopsTest, DrawsTheHistoryOfThePageOneColumnAThread) {
               "      -0.1                                               BUG: bug_on_writeback\n");
 }
 
+// The mail of January 2021: a completion is late to wake, and finds who waits for the next write.
+struct LateWake {
+    LateWake() {
+        oops.assertion = "bug_on_writeback";
+        oops.monotonic_time = sync::Nanoseconds(200'000);
+        Trace& history = oops.page.emplace().history;
+        history.tasks = {{1, "io", sync::Role::kCompletion},
+                         {2, "flusher", sync::Role::kFlusher},
+                         {3, "request", sync::Role::kRequest},
+                         {4, "io", sync::Role::kCompletion}};
+        add(4, TraceKind::kComplete);
+        add(1, TraceKind::kClearWriteback);
+        add(2, TraceKind::kSetWriteback);
+        add(3, TraceKind::kLock);
+        add(3, TraceKind::kWaitBegin, PG_writeback);
+        add(1, TraceKind::kWake, trace_wake_detail(PG_writeback, 3));
+        add(3, TraceKind::kWaitEnd, PG_writeback);
+        add(3, TraceKind::kBug, static_cast<std::uint64_t>(Assertion::kBugOnWriteback));
+        events().back().flags = PG_writeback;
+    }
+    std::vector<TraceEvent>& events() {
+        return oops.page->history.events;
+    }
+    void add(std::uint32_t task, TraceKind kind, std::uint64_t detail = 0) {
+        TraceEvent event;
+        event.time = sync::Nanoseconds(100'000 + 10'000 * events().size());
+        event.task_id = task;
+        event.kind = kind;
+        event.detail = detail;
+        event.generation = 7;
+        events().push_back(event);
+    }
+    void move(std::size_t from, std::size_t to) {
+        const TraceEvent event = events()[from];
+        events().erase(events().begin() + static_cast<std::ptrdiff_t>(from));
+        events().insert(events().begin() + static_cast<std::ptrdiff_t>(to), event);
+    }
+    // The sentences, each on a line.
+    std::string told() const {
+        std::string text;
+        for (const StorySentence& sentence : explain(oops)) {
+            text += sentence.text + "\n";
+        }
+        return text;
+    }
+
+    Oops oops;
+};
+constexpr const char* kOnlyWhatWasSeen =
+    "flusher sets PG_writeback: a writeback has begun.\n"
+    "request: BUG_ON(PageWriteback(page)), since (1).\n";
+
+TEST(ExplainOopsTest, TellsTheLateWakeUpInFiveSentences) {
+    const LateWake story;
+    EXPECT_EQ(story.told(),
+              "io #1 ends a writeback: it clears PG_writeback. Then it is delayed, before it wakes "
+              "anybody.\n"
+              "flusher sets PG_writeback again: the next writeback of the same page has begun.\n"
+              "request sees PG_writeback set, and goes to sleep until it is clear.\n"
+              "io #1 goes on with the end of its writeback (1) and wakes request.\n"
+              "request takes that wake-up for the end of the writeback that has just begun (2), "
+              "does not look again, and goes on: BUG_ON(PageWriteback(page)).\n");
+    EXPECT_THAT(to_string(story.oops),
+                HasSubstr("    (5)     -30.0  request takes that wake-up for the end of the "
+                          "writeback that has just begun (2),\n"
+                          "                   does not look again, and goes on: "
+                          "BUG_ON(PageWriteback(page)).\n"));
+}
+
+TEST(ExplainOopsTest, AWakerThatHasWokenOthersFirstWasNotDelayedBeforeAnybody) {
+    LateWake story;
+    story.add(1, TraceKind::kWake, trace_wake_detail(PG_writeback, 9));
+    story.move(story.events().size() - 1, 2);
+    EXPECT_THAT(story.told(), HasSubstr("it clears PG_writeback.\n"));
+}
+
+TEST(ExplainOopsTest, TellsOnlyWhatWasSeenOfAnotherStory) {
+    LateWake right_waker;  // woken by the end of the write that it waited for, which began anew
+    right_waker.move(2, 6);
+    EXPECT_EQ(right_waker.told(), kOnlyWhatWasSeen);
+    LateWake slept_before;
+    slept_before.move(4, 2);
+    slept_before.move(4, 2);
+    EXPECT_EQ(slept_before.told(), kOnlyWhatWasSeen);
+    LateWake lost_wake;  // no longer in the ring of its thread
+    lost_wake.events().erase(lost_wake.events().begin() + 5);
+    EXPECT_EQ(lost_wake.told(), kOnlyWhatWasSeen);
+    LateWake other_waiter;
+    other_waiter.events()[5].detail = trace_wake_detail(PG_writeback, 2);
+    EXPECT_EQ(other_waiter.told(), kOnlyWhatWasSeen);
+    LateWake other_bit;
+    other_bit.events()[4].detail = other_bit.events()[6].detail = PG_locked;
+    EXPECT_EQ(other_bit.told(), kOnlyWhatWasSeen);
+    LateWake earlier_life;  // of the frame: another page's writeback
+    earlier_life.events()[1].generation = 6;
+    EXPECT_EQ(earlier_life.told(), kOnlyWhatWasSeen);
+    LateWake no_end;
+    no_end.events().erase(no_end.events().begin() + 1);
+    EXPECT_EQ(no_end.told(), kOnlyWhatWasSeen);
+}
+
+TEST(ExplainOopsTest, TellsNothingWhereTheHistoryDoesNotShowTheFlagSet) {
+    LateWake no_set;
+    no_set.events().erase(no_set.events().begin() + 2);
+    EXPECT_EQ(no_set.told(), "");
+    LateWake clear;  // what a protocol that sets with the wait complains about
+    clear.events().back().flags = 0;
+    EXPECT_EQ(clear.told(), "");
+    LateWake no_failure;
+    no_failure.events().pop_back();
+    EXPECT_EQ(no_failure.told(), "");
+    LateWake other_assertion;
+    other_assertion.oops.assertion = "hung_wait";
+    EXPECT_EQ(other_assertion.told(), "");
+    EXPECT_TRUE(explain(Oops{}).empty());
+}
+
 TEST_F(OopsTest, SaysWhoHoldsTheLockAndWhoWaits) {
     Page& page = add_page(0);
     forget_trace();

@@ -200,7 +200,7 @@ class LivePageTest(PageCase):
         browser.wait("document.getElementById('report').open")
         self.picture(browser, "report")
         text = browser.run("return document.getElementById('report-text').textContent")
-        for words in ("bug_on_writeback: P1", "page       index 0 of 'grow.dat'", "protocol   5.9"):
+        for words in ("takes that wake-up for the end of the writeback", "bug_on_writeback: P1", "page       index 0 of 'grow.dat'", "protocol   5.9"):
             self.assertIn(words, text)
         self.assertEqual(text, json.loads(run(WBFATCTL, mount, "oops", "show", "1", "--json").stdout)["text"])
         mount.unmount()

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <array>
 #include <optional>
+#include <utility>
 
+#include "cache/failure_story.h"
 #include "cache/page_flags.h"
 
 namespace wbfat::explore {
@@ -182,96 +184,30 @@ private:
         }
     }
 
+    cache::StoryStep story_step(int index) const {
+        return index < 0 ? cache::StoryStep{} : cache::StoryStep{index, task_name(index)};
+    }
+
     void tell() {
-        std::vector<int> order;
-        for (const int index :
-             {culprits_.ended, culprits_.set, culprits_.slept, culprits_.woke, culprits_.failed}) {
-            if (index >= 0) {
-                order.push_back(index);
-            }
+        cache::FailureStory story;
+        if (result_.accused != 0) {
+            story.flag = flag_name(result_.accused);
+            story.is_writeback = result_.accused == PG_writeback;
+            story.seen_set = seen_set();
         }
-        std::sort(order.begin(), order.end());
-        order.erase(std::unique(order.begin(), order.end()), order.end());
-        const auto number = [&](int index) {
-            return std::find(order.begin(), order.end(), index) - order.begin() + 1;
-        };
-        for (const int index : order) {
-            std::string sentence;
-            if (index == culprits_.failed) {
-                sentence = failed_sentence(number(culprits_.set));
-            } else if (index == culprits_.ended) {
-                sentence = ended_sentence();
-            } else if (index == culprits_.set) {
-                sentence = set_sentence();
-            } else if (index == culprits_.woke) {
-                sentence = woke_sentence(number(culprits_.ended));
-            } else {
-                sentence = slept_sentence();
-            }
-            result_.chapters.push_back({index, sentence});
+        story.ended = story_step(culprits_.ended);
+        story.is_late = culprits_.ended >= 0 && culprits_.woke > culprits_.ended &&
+                        delayed_after(culprits_.ended);
+        story.set = story_step(culprits_.set);
+        story.slept = story_step(culprits_.slept);
+        story.slept_on = slept_on_;
+        story.slept_on_flag = flag_in(slept_on_) == result_.accused;
+        story.woke = story_step(culprits_.woke);
+        story.failed = story_step(culprits_.failed);
+        story.what = result_.accused == 0 ? run_.failure.title : result_.title;
+        for (cache::StorySentence& sentence : cache::tell(story)) {
+            result_.chapters.push_back({sentence.place, std::move(sentence.text)});
         }
-    }
-
-    std::string ended_sentence() const {
-        const int index = culprits_.ended;
-        std::string text =
-            result_.accused == PG_writeback && seen_set()
-                ? fmt::format("{} ends a writeback: it clears PG_writeback.", task_name(index))
-                : fmt::format("{} {} {}.", task_name(index), seen_set() ? "clears" : "sets",
-                              flag_name(result_.accused));
-        if (culprits_.woke > index && delayed_after(index)) {
-            text += " Then it is delayed, before it wakes anybody.";
-        }
-        return text;
-    }
-
-    std::string set_sentence() const {
-        const bool again = culprits_.ended >= 0 && culprits_.ended < culprits_.set;
-        const bool writeback = result_.accused == PG_writeback && seen_set();
-        return fmt::format("{} {} {}{}{}.", task_name(culprits_.set),
-                           seen_set() ? "sets" : "clears", flag_name(result_.accused),
-                           again ? " again" : "",
-                           writeback && again ? ": the next writeback of the same page has begun"
-                           : writeback        ? ": a writeback has begun"
-                                              : "");
-    }
-
-    std::string slept_sentence() const {
-        const bool same_flag = flag_in(slept_on_) == result_.accused;
-        return same_flag
-                   ? fmt::format("{} sees {} set, and goes to sleep until it is clear.",
-                                 task_name(culprits_.slept), flag_name(result_.accused))
-                   : fmt::format("{} goes to sleep on {}.", task_name(culprits_.slept), slept_on_);
-    }
-
-    std::string woke_sentence(std::ptrdiff_t ended) const {
-        const std::string& whom = task_name(culprits_.failed);
-        if (culprits_.ended < 0) {
-            return fmt::format("{} wakes {}.", task_name(culprits_.woke), whom);
-        }
-        return result_.accused == PG_writeback
-                   ? fmt::format("{} goes on with the end of its writeback ({}) and wakes {}.",
-                                 task_name(culprits_.woke), ended, whom)
-                   : fmt::format("{} wakes {}, because of ({}).", task_name(culprits_.woke), whom,
-                                 ended);
-    }
-
-    std::string failed_sentence(std::ptrdiff_t set) const {
-        const std::string& name = task_name(culprits_.failed);
-        const std::string what = result_.accused == 0 ? run_.failure.title : result_.title;
-        if (culprits_.set < 0) {
-            return fmt::format("{}: {}.", name, what);
-        }
-        if (culprits_.woke >= 0 && culprits_.ended >= 0 && culprits_.ended < culprits_.set) {
-            return fmt::format(
-                "{} takes that wake-up for the end of {} ({}), does not look again, and goes on: "
-                "{}.",
-                name,
-                result_.accused == PG_writeback ? "the writeback that has just begun"
-                                                : "what it waits for",
-                set, what);
-        }
-        return fmt::format("{}: {}, since ({}).", name, what, set);
     }
 
     // --- deadlock
