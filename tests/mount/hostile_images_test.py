@@ -10,6 +10,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import wbfat_mount
 from wbfat_mount import program
@@ -120,17 +121,27 @@ def change_what_is_there(place):
 
 
 class HostileImagesTest(wbfat_mount.MountCase):
+    made_in = None
+
     def setUp(self):
         super().setUp()
         for name in ("mcopy", "mkfs.fat"):
             program(name)
         xxh3sum = os.environ.get("XXH3SUM", "")
         wbfat_mount.need(os.access(xxh3sum, os.X_OK), "$XXH3SUM names no program")
-        made = subprocess.run([sys.executable, SOURCE / "images/make_images.py", self.directory / "images"],
+        if self.made_in is None:
+            self.make_images()
+        self.images = sorted(self.made_in.glob("*.img"))
+        self.assertGreater(len(self.images), 100)
+
+    def make_images(self):
+        """Once for all tests: none writes to one, only to copies."""
+        place = tempfile.TemporaryDirectory(prefix="wbfat-hostile-")
+        self.addClassCleanup(place.cleanup)
+        made = subprocess.run([sys.executable, SOURCE / "images/make_images.py", place.name],
                               capture_output=True, text=True, check=False, timeout=600)
         self.assertEqual(made.returncode, 0, made.stdout + made.stderr)
-        self.images = sorted((self.directory / "images").glob("*.img"))
-        self.assertGreater(len(self.images), 100)
+        HostileImagesTest.made_in = pathlib.Path(place.name)
 
     def serve(self, image, options):
         """One image: mounted, walked, changed, unmounted. Returns (log, walk or None, errors of the changes)."""
@@ -196,7 +207,7 @@ class HostileImagesTest(wbfat_mount.MountCase):
 
     def test_errors_option_is_obeyed(self):
         """remount-ro stops at the first damage, continue goes on."""
-        image = self.directory / "images/damaged-chain-leaves-volume.img"
+        image = self.made_in / "damaged-chain-leaves-volume.img"
         for options, answer in (("errors=remount-ro", "EROFS"), ("errors=continue", None)):
             copy = self.directory / f"{options}.img"
             subprocess.run(["cp", "--sparse=always", image, copy], check=True)

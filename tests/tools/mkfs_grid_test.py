@@ -3,6 +3,7 @@
 Method: both format equal sparse images over a grid of sizes and options; every byte of the metadata is compared but for
 OEM name, boot code and boot message, and fsck.fat must have nothing to say."""
 
+import errno
 import itertools
 import os
 import random
@@ -48,6 +49,16 @@ def masked_boot_sector(sector, atari):
     if sector[0x1BE] != 0x80:  # no partition table: the message may run on
         sector[0x1B8:510] = bytes(510 - 0x1B8)
     return bytes(sector)
+
+
+def next_data(file, at):
+    """Where the file has data, at `at` or later; beyond every image where there is none."""
+    try:
+        return os.lseek(file, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return 4 * TIB
 
 
 class Volume:
@@ -137,20 +148,31 @@ class GridTest(unittest.TestCase):
         self.assertEqual(os.path.getsize(self.ours), os.path.getsize(self.theirs), what)
         if size_bytes > WHOLE_BYTES:
             return
+        masked = {offset_bytes + sector * theirs.sector_bytes: lambda sector: masked_boot_sector(sector, atari)
+                  for sector in (0, theirs.backup)}
+        if theirs.fat32 and not free_count:  # mkfs.fat counts bad clusters as free; fsck.fat does not
+            for sector in (1, theirs.backup + 1):
+                masked[offset_bytes + sector * theirs.sector_bytes] = lambda info: info[:488] + bytes(4) + info[492:]
         with open(self.ours, "rb") as ours_file, open(self.theirs, "rb") as theirs_file:
-            ours_bytes = bytearray(ours_file.read())
-            theirs_bytes = bytearray(theirs_file.read())
-        for image in (ours_bytes, theirs_bytes):
-            for sector in {0, theirs.backup}:
-                at = offset_bytes + sector * theirs.sector_bytes
-                image[at:at + 512] = masked_boot_sector(image[at:at + 512], atari)
-            if theirs.fat32 and not free_count:  # mkfs.fat counts bad clusters as free; fsck.fat does not
-                for sector in {1, theirs.backup + 1}:
-                    at = offset_bytes + sector * theirs.sector_bytes
-                    image[at + 488:at + 492] = bytes(4)
-        if ours_bytes != theirs_bytes:
-            first = next(i for i, (a, b) in enumerate(zip(ours_bytes, theirs_bytes)) if a != b)
-            self.fail(f"{what}: byte {first:#x} is {ours_bytes[first]:#x}, mkfs.fat has {theirs_bytes[first]:#x}")
+            for at, mask in masked.items():
+                pair = (mask(os.pread(file.fileno(), 512, at)) for file in (ours_file, theirs_file))
+                self.assert_equal_bytes(what, at, *pair)
+            begin = 0
+            for at in [*sorted(masked), os.path.getsize(self.ours)]:
+                self.compare_between(what, ours_file.fileno(), theirs_file.fileno(), begin, at)
+                begin = at + 512
+
+    def compare_between(self, what, ours, theirs, begin, end):
+        """[begin, end) of both; where both files have a hole, both read as zeros."""
+        while (begin := min(next_data(file, begin) for file in (ours, theirs))) < end:
+            length = min(MIB, end - begin)
+            self.assert_equal_bytes(what, begin, *(os.pread(file, length, begin) for file in (ours, theirs)))
+            begin += length
+
+    def assert_equal_bytes(self, what, at, ours, theirs):
+        if ours != theirs:
+            first = next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)
+            self.fail(f"{what}: byte {at + first:#x} is {ours[first]:#x}, mkfs.fat has {theirs[first]:#x}")
 
     def check_with_fsck(self, what):
         ours = subprocess.run([FSCK_FAT, "-n", self.ours], capture_output=True, text=True, check=False)
