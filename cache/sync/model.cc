@@ -14,10 +14,11 @@ namespace wbfat::sync::inline WBFAT_RT {
 
 namespace sched {
 
-void LockState::lock(const Where& where) {
+void LockState::lock(Where where) {
     if (running != nullptr) {
         before(OpKind::kLock, this, 0, 0, where);
         holder = running->number + 1;
+        took_lock(this);
     } else {
         scheduler().block({.kind = OpKind::kLock, .object = this, .where = where}, nullptr);
         holder = kMainTask + 1;
@@ -28,12 +29,12 @@ void LockState::lock(const Where& where) {
 #endif
 }
 
-bool LockState::try_lock(const Where& where) {
+bool LockState::try_lock(Where where) {
     announce(OpKind::kTryLock, this, 0, 0, where);
     const bool free = holder == 0 && readers == 0;
-    saw(free ? 1 : 0);
     if (free) {
         holder = running != nullptr ? running->number + 1 : kMainTask + 1;
+        took_lock(this);
 #if defined(WBFAT_MODEL_TSAN)
         __tsan_acquire(&writer_order);
         __tsan_acquire(&reader_order);
@@ -42,15 +43,16 @@ bool LockState::try_lock(const Where& where) {
     return free;
 }
 
-void LockState::unlock(const Where& where) {
+void LockState::unlock(Where where) {
     announce(OpKind::kUnlock, this, 0, 0, where);
 #if defined(WBFAT_MODEL_TSAN)
     __tsan_release(&writer_order);
 #endif
     holder = 0;
+    let_go_of_lock(this);
 }
 
-void LockState::lock_shared(const Where& where) {
+void LockState::lock_shared(Where where) {
     if (running != nullptr) {
         before(OpKind::kLockShared, this, 0, 0, where);
     } else {
@@ -62,7 +64,7 @@ void LockState::lock_shared(const Where& where) {
 #endif
 }
 
-void LockState::unlock_shared(const Where& where) {
+void LockState::unlock_shared(Where where) {
     announce(OpKind::kUnlockShared, this, 0, 0, where);
 #if defined(WBFAT_MODEL_TSAN)
     __tsan_release(&reader_order);
@@ -78,20 +80,18 @@ using sched::scheduler;
 using sched::Where;
 
 Nanoseconds monotonic_now() {
-    const Nanoseconds now = scheduler().now();
-    sched::saw(static_cast<std::uint64_t>(now.count()));
-    return now;
+    return scheduler().now();
 }
 
 std::uint64_t ticks() {
     return static_cast<std::uint64_t>(scheduler().now().count());
 }
 
-void sleep_for(Nanoseconds duration, const Where& where) {
+void sleep_for(Nanoseconds duration, Where where) {
     scheduler().block({.kind = OpKind::kSleep, .where = where}, &duration);
 }
 
-void yield_now(const Where& where) {
+void yield_now(Where where) {
     announce(OpKind::kYield, nullptr, 0, 0, where);
 }
 
@@ -112,7 +112,7 @@ void remove_waiter(sched::CondState& state, std::size_t at) {
 }  // namespace
 
 // The mutex is the one that `lock` holds, which the analysis cannot see.
-void CondVar::wait(MutexLock& lock, const Where& where) NO_THREAD_SAFETY_ANALYSIS {
+void CondVar::wait(MutexLock& lock, Where where) NO_THREAD_SAFETY_ANALYSIS {
     announce(OpKind::kCondEnqueue, &state_, 0, 0, where);
     state_.waiters[state_.count++] = my_number();
     lock.mutex_.unlock(where);
@@ -122,7 +122,7 @@ void CondVar::wait(MutexLock& lock, const Where& where) NO_THREAD_SAFETY_ANALYSI
 
 // As wait().
 bool CondVar::wait_for(MutexLock& lock, Nanoseconds timeout,
-                       const Where& where) NO_THREAD_SAFETY_ANALYSIS {
+                       Where where) NO_THREAD_SAFETY_ANALYSIS {
     announce(OpKind::kCondEnqueue, &state_, 0, 0, where);
     state_.waiters[state_.count++] = my_number();
     lock.mutex_.unlock(where);
@@ -140,14 +140,14 @@ bool CondVar::wait_for(MutexLock& lock, Nanoseconds timeout,
     return in_time;
 }
 
-void CondVar::notify_one(const Where& where) {
+void CondVar::notify_one(Where where) {
     announce(OpKind::kCondNotifyOne, &state_, 0, 0, where);
     if (state_.count > 0) {
         remove_waiter(state_, 0);
     }
 }
 
-void CondVar::notify_all(const Where& where) {
+void CondVar::notify_all(Where where) {
     announce(OpKind::kCondNotifyAll, &state_, 0, 0, where);
     state_ = {};
 }
@@ -170,7 +170,7 @@ void order_before_park([[maybe_unused]] void* token) {
 
 }  // namespace
 
-void Parker::park(const Where& where) {
+void Parker::park(Where where) {
     scheduler().block(
         {.kind = OpKind::kPark, .size_bytes = sizeof(token_), .object = &token_, .where = where},
         nullptr);
@@ -178,7 +178,7 @@ void Parker::park(const Where& where) {
     order_after_unpark(&token_);
 }
 
-bool Parker::park_for(Nanoseconds timeout, const Where& where) {
+bool Parker::park_for(Nanoseconds timeout, Where where) {
     scheduler().block(
         {.kind = OpKind::kParkFor, .size_bytes = sizeof(token_), .object = &token_, .where = where},
         &timeout);
@@ -187,7 +187,7 @@ bool Parker::park_for(Nanoseconds timeout, const Where& where) {
     return in_time;
 }
 
-void Parker::unpark(const Where& where) {
+void Parker::unpark(Where where) {
     announce(OpKind::kUnpark, &token_, 1, sizeof(token_), where);
     order_before_park(&token_);
     token_.exchange(1, std::memory_order_release);
@@ -221,7 +221,7 @@ void adopt_current_task(std::string name, Role role) {
     task.role_ = role;
 }
 
-Thread::Thread(std::string name, Role role, std::function<void()> body, const Where& where) {
+Thread::Thread(std::string name, Role role, std::function<void()> body, Where where) {
     announce(OpKind::kSpawn, this, 0, 0, where);
     number_ =
         scheduler().spawn(std::move(name), role, std::move(body), sched::Scheduler::Daemon::kYes);
@@ -235,7 +235,7 @@ Thread& Thread::operator=(Thread&& other) noexcept {
     return *this;
 }
 
-void Thread::join(const Where& where) {
+void Thread::join(Where where) {
     if (number_ >= 0) {
         scheduler().block({.kind = OpKind::kJoin,
                            .argument = static_cast<std::uint64_t>(number_),

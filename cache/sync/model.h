@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <source_location>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -77,44 +78,103 @@ enum class OpKind : std::uint8_t {
     kFinish,
 };
 
-// Where in the source an operation stands.
+// Where in the source an operation stands. A pointer, where the compiler has source_location: three
+// words would be left about on stacks, where they look like state. clang 14 only analyses this.
 struct Where {
-    const char* function;
-    const char* file;
-    int line;
+#if defined(__cpp_lib_source_location)
+    std::source_location at;
     // As a default argument: where the call stands.
+    static constexpr Where here(std::source_location at = std::source_location::current()) {
+        return {at};
+    }
+    // As the compiler writes it, with all its scopes and arguments.
+    [[nodiscard]] const char* function() const {
+        return at.function_name();
+    }
+    [[nodiscard]] const char* file() const {
+        return at.file_name();
+    }
+    [[nodiscard]] int line() const {
+        return static_cast<int>(at.line());
+    }
+#else
+    const char* function_;
+    const char* file_;
+    int line_;
     static constexpr Where here(const char* function = __builtin_FUNCTION(),
                                 const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
         return {function, file, line};
     }
+    [[nodiscard]] const char* function() const {
+        return function_;
+    }
+    [[nodiscard]] const char* file() const {
+        return file_;
+    }
+    [[nodiscard]] int line() const {
+        return line_;
+    }
+#endif
 };
 
 // The task that has its turn; null outside an exploration.
 struct Turn {
-    std::uint64_t history = 0;  // of all it has seen since its start
     int number = 0;
 };
 extern constinit Turn* running;
 
-// An operation about to be done. Returns when it is its turn.
-void before(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
-            const Where& where);
-// What the operation found: all that a task knows of the others.
-inline void saw(std::uint64_t value) noexcept {
-    if (running != nullptr) [[likely]] {
-        constexpr std::uint64_t kOdd = 0x9E37'79B9'7F4A'7C15ULL;
-        const std::uint64_t mixed = (running->history ^ value) * kOdd;
-        running->history = mixed ^ (mixed >> 29);
-    }
+// What a call left behind, in the stack below its caller and in registers that nobody needs, looks
+// like a part of the state of a task that stops later, and makes two of what is one. While this is
+// on it is cleared around every operation.
+extern constinit bool clears_remains;
+// Registers that a callee saves; the caller keeps what it needs of them itself.
+[[gnu::always_inline]] inline void clear_saved_registers() {
+#if defined(__x86_64__)
+    asm volatile(
+        "xor %%ebx, %%ebx\n\txor %%r12d, %%r12d\n\txor %%r13d, %%r13d\n\t"
+        "xor %%r14d, %%r14d\n\txor %%r15d, %%r15d"
+        :
+        :
+        : "rbx", "r12", "r13", "r14", "r15", "cc");
+#endif
 }
-void relaxed_written(const void* object, unsigned size_bytes);
+// Only where a call follows or has returned: such a function keeps nothing below its stack pointer.
+[[gnu::always_inline]] inline void clear_dead_stack() {
+#if defined(__x86_64__)
+    if (clears_remains) {
+        std::uint64_t words = 128;
+        void* to = nullptr;
+        asm volatile("lea -1024(%%rsp), %0\n\trep stosq"
+                     : "=&D"(to), "+c"(words)
+                     : "a"(0)
+                     : "memory", "cc");
+    }
+#endif
+}
+void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
+                   Where where);
+// An operation about to be done. Returns when it is its turn.
+[[gnu::always_inline]] inline void before(OpKind kind, const void* object, std::uint64_t argument,
+                                          unsigned size_bytes, Where where) {
+    clear_dead_stack();
+    clear_saved_registers();
+    wait_for_turn(kind, object, argument, size_bytes, where);
+    clear_dead_stack();
+}
+// The running task holds it exclusively, or no longer.
+void took_lock(const void* lock);
+void let_go_of_lock(const void* lock);
+// What lies on a stack is gone, though the stack may soon reach as far again.
+void object_dies(const void* object);
+// Part of no state; a word or less.
+void statistic_written(const void* object);
 // Fails the run if the task has ended: its Task would be gone.
-void assert_task_lives(int task, const Where& where);
+void assert_task_lives(int task, Where where);
 // Whether anybody wants to know of named points: rules or a record.
 extern constinit bool points_matter;
-void at_point(const char* name, const Where& where);
+void at_point(const char* name, Where where);
 template <typename... About>
-void at_point_about(const Where& where, const char* name, const About&...) {
+void at_point_about(Where where, const char* name, const About&...) {
     at_point(name, where);
 }
 // Whether a load of a Setting is an operation: where a scenario changes one. Elsewhere it would
@@ -131,7 +191,7 @@ std::uint64_t bits_of(T value) noexcept {
 }
 
 inline void announce(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
-                     const Where& where) {
+                     Where where) {
     if (running != nullptr) [[likely]] {
         before(kind, object, argument, size_bytes, where);
     }
@@ -197,11 +257,11 @@ struct LockState {
     std::atomic<std::uint32_t> writer_order{0}, reader_order{0};
 #endif
 
-    void lock(const Where& where);
-    bool try_lock(const Where& where);
-    void unlock(const Where& where);
-    void lock_shared(const Where& where);
-    void unlock_shared(const Where& where);
+    void lock(Where where);
+    bool try_lock(Where where);
+    void unlock(Where where);
+    void lock_shared(Where where);
+    void unlock_shared(Where where);
 };
 
 // The tasks asleep on a condition variable, in the order of arrival.
@@ -215,8 +275,8 @@ struct CondState {
 
 // Since an arbitrary start; does not jump.
 Nanoseconds monotonic_now();
-void sleep_for(Nanoseconds duration, const sched::Where& where = sched::Where::here());
-void yield_now(const sched::Where& where = sched::Where::here());
+void sleep_for(Nanoseconds duration, sched::Where where = sched::Where::here());
+void yield_now(sched::Where where = sched::Where::here());
 
 // The clock of records: here the one of everybody.
 std::uint64_t ticks();
@@ -236,17 +296,21 @@ public:
     constexpr Atomic() noexcept = default;
     // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
     constexpr Atomic(T value) noexcept : value_(value) {}
-    ~Atomic() = default;
+    constexpr ~Atomic() {
+        if (!std::is_constant_evaluated() && sched::running != nullptr) {
+            sched::object_dies(this);
+        }
+    }
     Atomic(const Atomic&) = delete;
     Atomic& operator=(const Atomic&) = delete;
 
     [[nodiscard]] T load(std::memory_order order = std::memory_order_acquire,
-                         const sched::Where& where = sched::Where::here()) const noexcept {
+                         sched::Where where = sched::Where::here()) const noexcept {
         sched::announce(sched::OpKind::kLoad, this, 0, sizeof(T), where);
-        return seen(value_.load(order));
+        return value_.load(order);
     }
     void store(T value, std::memory_order order = std::memory_order_release,
-               const sched::Where& where = sched::Where::here()) noexcept {
+               sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kStore, this, sched::bits_of(value), sizeof(T), where);
         value_.store(value, order);
     }
@@ -255,53 +319,45 @@ public:
         return value_.load(std::memory_order_relaxed);
     }
     T exchange(T value, std::memory_order order = std::memory_order_acq_rel,
-               const sched::Where& where = sched::Where::here()) noexcept {
+               sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kExchange, this, sched::bits_of(value), sizeof(T), where);
-        return seen(value_.exchange(value, order));
+        return value_.exchange(value, order);
     }
     // Strong. On failure `expected` becomes what was found, read with acquire.
     bool compare_exchange(T& expected, T desired,
                           std::memory_order order = std::memory_order_acq_rel,
-                          const sched::Where& where = sched::Where::here()) noexcept {
+                          sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kCompareExchange, this, sched::bits_of(desired), sizeof(T),
                         where);
-        const bool done =
-            value_.compare_exchange_strong(expected, desired, order, std::memory_order_acquire);
-        seen(expected);
-        return done;
+        return value_.compare_exchange_strong(expected, desired, order, std::memory_order_acquire);
     }
     T fetch_add(T delta, std::memory_order order = std::memory_order_acq_rel,
-                const sched::Where& where = sched::Where::here()) noexcept {
+                sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kFetchAdd, this, sched::bits_of(delta), sizeof(T), where);
-        return seen(value_.fetch_add(delta, order));
+        return value_.fetch_add(delta, order);
     }
     T fetch_sub(T delta, std::memory_order order = std::memory_order_acq_rel,
-                const sched::Where& where = sched::Where::here()) noexcept {
+                sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kFetchSub, this, sched::bits_of(delta), sizeof(T), where);
-        return seen(value_.fetch_sub(delta, order));
+        return value_.fetch_sub(delta, order);
     }
     T fetch_or(T bits, std::memory_order order = std::memory_order_acq_rel,
-               const sched::Where& where = sched::Where::here()) noexcept {
+               sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kFetchOr, this, sched::bits_of(bits), sizeof(T), where);
-        return seen(value_.fetch_or(bits, order));
+        return value_.fetch_or(bits, order);
     }
     T fetch_and(T bits, std::memory_order order = std::memory_order_acq_rel,
-                const sched::Where& where = sched::Where::here()) noexcept {
+                sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kFetchAnd, this, sched::bits_of(bits), sizeof(T), where);
-        return seen(value_.fetch_and(bits, order));
+        return value_.fetch_and(bits, order);
     }
     T fetch_xor(T bits, std::memory_order order = std::memory_order_acq_rel,
-                const sched::Where& where = sched::Where::here()) noexcept {
+                sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kFetchXor, this, sched::bits_of(bits), sizeof(T), where);
-        return seen(value_.fetch_xor(bits, order));
+        return value_.fetch_xor(bits, order);
     }
 
 private:
-    static T seen(T value) noexcept {
-        sched::saw(sched::bits_of(value));
-        return value;
-    }
-
     sched::Cell<T> value_{};
 };
 
@@ -321,15 +377,15 @@ public:
         return value_.load(std::memory_order_relaxed);
     }
     void store(T value) noexcept {
-        sched::relaxed_written(this, sizeof(T));
+        sched::statistic_written(this);
         value_.store(value, std::memory_order_relaxed);
     }
     T fetch_add(T delta) noexcept {
-        sched::relaxed_written(this, sizeof(T));
+        sched::statistic_written(this);
         return value_.fetch_add(delta, std::memory_order_relaxed);
     }
     T fetch_sub(T delta) noexcept {
-        sched::relaxed_written(this, sizeof(T));
+        sched::statistic_written(this);
         return value_.fetch_sub(delta, std::memory_order_relaxed);
     }
 
@@ -348,15 +404,13 @@ public:
     Setting(const Setting&) = delete;
     Setting& operator=(const Setting&) = delete;
 
-    [[nodiscard]] T load(const sched::Where& where = sched::Where::here()) const noexcept {
+    [[nodiscard]] T load(sched::Where where = sched::Where::here()) const noexcept {
         if (sched::settings_matter) [[unlikely]] {
             sched::announce(sched::OpKind::kLoad, this, 0, sizeof(T), where);
         }
-        const T value = value_.load(std::memory_order_relaxed);
-        sched::saw(sched::bits_of(value));
-        return value;
+        return value_.load(std::memory_order_relaxed);
     }
-    void store(T value, const sched::Where& where = sched::Where::here()) noexcept {
+    void store(T value, sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kStore, this, sched::bits_of(value), sizeof(T), where);
         value_.store(value, std::memory_order_relaxed);
     }
@@ -396,13 +450,13 @@ public:
     SpinLock(const SpinLock&) = delete;
     SpinLock& operator=(const SpinLock&) = delete;
 
-    void lock(const sched::Where& where = sched::Where::here()) noexcept ACQUIRE() {
+    void lock(sched::Where where = sched::Where::here()) noexcept ACQUIRE() {
         state_.lock(where);
     }
-    bool try_lock(const sched::Where& where = sched::Where::here()) noexcept TRY_ACQUIRE(true) {
+    bool try_lock(sched::Where where = sched::Where::here()) noexcept TRY_ACQUIRE(true) {
         return state_.try_lock(where);
     }
-    void unlock(const sched::Where& where = sched::Where::here()) noexcept RELEASE() {
+    void unlock(sched::Where where = sched::Where::here()) noexcept RELEASE() {
         state_.unlock(where);
     }
 
@@ -412,8 +466,7 @@ private:
 
 class SCOPED_CAPABILITY SpinLockGuard {
 public:
-    explicit SpinLockGuard(SpinLock& lock, const sched::Where& where = sched::Where::here())
-        ACQUIRE(lock)
+    explicit SpinLockGuard(SpinLock& lock, sched::Where where = sched::Where::here()) ACQUIRE(lock)
         : lock_(lock), where_(where) {
         lock_.lock(where_);
     }
@@ -435,13 +488,13 @@ public:
     Mutex(const Mutex&) = delete;
     Mutex& operator=(const Mutex&) = delete;
 
-    void lock(const sched::Where& where = sched::Where::here()) ACQUIRE() {
+    void lock(sched::Where where = sched::Where::here()) ACQUIRE() {
         state_.lock(where);
     }
-    bool try_lock(const sched::Where& where = sched::Where::here()) TRY_ACQUIRE(true) {
+    bool try_lock(sched::Where where = sched::Where::here()) TRY_ACQUIRE(true) {
         return state_.try_lock(where);
     }
-    void unlock(const sched::Where& where = sched::Where::here()) RELEASE() {
+    void unlock(sched::Where where = sched::Where::here()) RELEASE() {
         state_.unlock(where);
     }
     // Tells the analysis, and nobody else, that the caller holds the mutex.
@@ -453,8 +506,7 @@ private:
 
 class SCOPED_CAPABILITY MutexLock {
 public:
-    explicit MutexLock(Mutex& mutex, const sched::Where& where = sched::Where::here())
-        ACQUIRE(mutex)
+    explicit MutexLock(Mutex& mutex, sched::Where where = sched::Where::here()) ACQUIRE(mutex)
         : mutex_(mutex), where_(where) {
         mutex_.lock(where_);
     }
@@ -489,12 +541,11 @@ public:
     CondVar(const CondVar&) = delete;
     CondVar& operator=(const CondVar&) = delete;
 
-    void wait(MutexLock& lock, const sched::Where& where = sched::Where::here());
+    void wait(MutexLock& lock, sched::Where where = sched::Where::here());
     // Returns false when the time was up.
-    bool wait_for(MutexLock& lock, Nanoseconds timeout,
-                  const sched::Where& where = sched::Where::here());
-    void notify_one(const sched::Where& where = sched::Where::here());
-    void notify_all(const sched::Where& where = sched::Where::here());
+    bool wait_for(MutexLock& lock, Nanoseconds timeout, sched::Where where = sched::Where::here());
+    void notify_one(sched::Where where = sched::Where::here());
+    void notify_all(sched::Where where = sched::Where::here());
 
 private:
     sched::CondState state_;
@@ -508,19 +559,19 @@ public:
     RwSem(const RwSem&) = delete;
     RwSem& operator=(const RwSem&) = delete;
 
-    void lock(const sched::Where& where = sched::Where::here()) ACQUIRE() {
+    void lock(sched::Where where = sched::Where::here()) ACQUIRE() {
         state_.lock(where);
     }
-    bool try_lock(const sched::Where& where = sched::Where::here()) TRY_ACQUIRE(true) {
+    bool try_lock(sched::Where where = sched::Where::here()) TRY_ACQUIRE(true) {
         return state_.try_lock(where);
     }
-    void unlock(const sched::Where& where = sched::Where::here()) RELEASE() {
+    void unlock(sched::Where where = sched::Where::here()) RELEASE() {
         state_.unlock(where);
     }
-    void lock_shared(const sched::Where& where = sched::Where::here()) ACQUIRE_SHARED() {
+    void lock_shared(sched::Where where = sched::Where::here()) ACQUIRE_SHARED() {
         state_.lock_shared(where);
     }
-    void unlock_shared(const sched::Where& where = sched::Where::here()) RELEASE_SHARED() {
+    void unlock_shared(sched::Where where = sched::Where::here()) RELEASE_SHARED() {
         state_.unlock_shared(where);
     }
     void assert_held() const ASSERT_CAPABILITY(this) {}
@@ -531,8 +582,7 @@ private:
 
 class SCOPED_CAPABILITY ReadGuard {
 public:
-    explicit ReadGuard(RwSem& sem, const sched::Where& where = sched::Where::here())
-        ACQUIRE_SHARED(sem)
+    explicit ReadGuard(RwSem& sem, sched::Where where = sched::Where::here()) ACQUIRE_SHARED(sem)
         : sem_(sem), where_(where) {
         sem_.lock_shared(where_);
     }
@@ -549,7 +599,7 @@ private:
 
 class SCOPED_CAPABILITY WriteGuard {
 public:
-    explicit WriteGuard(RwSem& sem, const sched::Where& where = sched::Where::here()) ACQUIRE(sem)
+    explicit WriteGuard(RwSem& sem, sched::Where where = sched::Where::here()) ACQUIRE(sem)
         : sem_(sem), where_(where) {
         sem_.lock(where_);
     }
@@ -573,11 +623,11 @@ public:
     Parker& operator=(const Parker&) = delete;
 
     // Only by the owner.
-    void park(const sched::Where& where = sched::Where::here());
+    void park(sched::Where where = sched::Where::here());
     // Returns false when the time was up and no token came.
-    bool park_for(Nanoseconds timeout, const sched::Where& where = sched::Where::here());
+    bool park_for(Nanoseconds timeout, sched::Where where = sched::Where::here());
     // By anybody. The Parker must outlive the call, not only the owner's return from park().
-    void unpark(const sched::Where& where = sched::Where::here());
+    void unpark(sched::Where where = sched::Where::here());
 
 private:
     sched::Cell<std::uint32_t> token_{0};
@@ -606,28 +656,28 @@ public:
         return role_;
     }
 
-    void park(const sched::Where& where = sched::Where::here()) {
+    void park(sched::Where where = sched::Where::here()) {
         parker_.park(where);
     }
-    bool park_for(Nanoseconds timeout, const sched::Where& where = sched::Where::here()) {
+    bool park_for(Nanoseconds timeout, sched::Where where = sched::Where::here()) {
         return parker_.park_for(timeout, where);
     }
     // Requires: the task has not ended. Here that is asserted.
-    void unpark(const sched::Where& where = sched::Where::here()) {
+    void unpark(sched::Where where = sched::Where::here()) {
         parker_.unpark(where);
         sched::assert_task_lives(static_cast<int>(id_) - 1, where);
     }
 
     // Asks the task to give up the killable wait it is in, or the next one. Stays until cleared.
     // Any thread.
-    void interrupt(const sched::Where& where = sched::Where::here()) {
+    void interrupt(sched::Where where = sched::Where::here()) {
         interrupted_.store(true, std::memory_order_release, where);
         parker_.unpark(where);
     }
-    [[nodiscard]] bool interrupted(const sched::Where& where = sched::Where::here()) const {
+    [[nodiscard]] bool interrupted(sched::Where where = sched::Where::here()) const {
         return interrupted_.load(std::memory_order_acquire, where);
     }
-    void clear_interrupt(const sched::Where& where = sched::Where::here()) {
+    void clear_interrupt(sched::Where where = sched::Where::here()) {
         interrupted_.store(false, std::memory_order_release, where);
     }
 
@@ -673,7 +723,7 @@ class Thread {
 public:
     Thread() = default;
     Thread(std::string name, Role role, std::function<void()> body,
-           const sched::Where& where = sched::Where::here());
+           sched::Where where = sched::Where::here());
     ~Thread() {
         join();
     }
@@ -683,7 +733,7 @@ public:
     Thread& operator=(const Thread&) = delete;
 
     // A second call, or a call on no thread, does nothing.
-    void join(const sched::Where& where = sched::Where::here());
+    void join(sched::Where where = sched::Where::here());
 
 private:
     int number_ = -1;

@@ -31,6 +31,7 @@ namespace context = boost::context::detail;
 constinit Turn* running = nullptr;
 constinit bool points_matter = false;
 constinit bool settings_matter = false;
+constinit bool clears_remains = false;
 
 namespace {
 
@@ -47,6 +48,9 @@ struct Fiber : Turn {
     bool after_acquisition = false;
     bool timed_out = false;
     Nanoseconds deadline{0};
+    LockSet held = 0;
+    DeadObjects dead;
+    bool has_run = false;  // since begin(): its stack may have changed
 
     // Constant while runs are made.
     bool daemon = false;
@@ -80,6 +84,15 @@ const void* scheduler_stack = nullptr;
 std::size_t scheduler_stack_bytes = 0;
 #endif
 
+// A switch saves the status of the floating-point unit, whose flags tell of any inexact division
+// that anybody ever did.
+void reset_float_status() {
+#if defined(__x86_64__)
+    constexpr unsigned kAfterReset = 0x1F80;
+    __builtin_ia32_ldmxcsr(kAfterReset);
+#endif
+}
+
 enum class Leave : std::uint8_t { kForNow, kForEver };
 
 // To the scheduler, until the next turn.
@@ -99,6 +112,7 @@ enum class Leave : std::uint8_t { kForNow, kForEver };
     __tsan_release(&static_cast<Fiber*>(running)->left);
     __tsan_switch_to_fiber(scheduler_tsan, __tsan_switch_to_fiber_no_sync);
 #endif
+    reset_float_status();
     scheduler_context = context::jump_fcontext(scheduler_context, nullptr).fctx;
 #if defined(WBFAT_MODEL_ASAN)
     __sanitizer_finish_switch_fiber(fake, &scheduler_stack, &scheduler_stack_bytes);
@@ -221,8 +235,8 @@ constexpr std::size_t bytes_written(OpKind kind, unsigned size_bytes) {
 
 }  // namespace
 
-void before(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
-            const Where& where) {
+void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
+                   Where where) {
     Scheduler& s = scheduler();
     Fiber& fiber = current_fiber();
     fiber.pending = {.kind = kind,
@@ -230,10 +244,14 @@ void before(OpKind kind, const void* object, std::uint64_t argument, unsigned si
                      .object = object,
                      .argument = argument,
                      .where = where};
+    const bool is_mover = s.note_use(fiber);
     const bool merged =
-        (kind == OpKind::kFinish) ||
-        (s.merging_ && !can_block(kind) && (fiber.after_acquisition || is_release(kind)));
-    fiber.after_acquisition = is_acquisition(kind);
+        (kind == OpKind::kFinish) || (s.merging_ && !can_block(kind) &&
+                                      (is_mover || fiber.after_acquisition || is_release(kind)));
+    if (!merged || !is_mover) {
+        // A mover leaves room for the one step that may follow an acquisition.
+        fiber.after_acquisition = is_acquisition(kind);
+    }
     if (!merged) {
         leave_fiber(Leave::kForNow);
     }
@@ -250,37 +268,79 @@ void before(OpKind kind, const void* object, std::uint64_t argument, unsigned si
     s.assert_object_lives(fiber);
 }
 
+// Whether the announced operation commutes with what others do next.
+bool Scheduler::note_use(const Fiber& fiber) {
+    const Pending& op = fiber.pending;
+    if (op.object == nullptr || is_acquisition(op.kind) || is_release(op.kind) ||
+        op.kind == OpKind::kTryLock || op.kind == OpKind::kPoint) {
+        return false;
+    }
+    ObjectUses::Use& use = uses_.at(op.object);
+    ObjectUses::note(use, fiber.number, op.kind != OpKind::kLoad, fiber.held);
+    // A schedule counts operations by turns, and before the first there is none. Who does nothing
+    // but movers for so long may be spinning, and others must have a turn.
+    constexpr std::uint64_t kMostInAStep = 1000;
+    if (!use.is_mover || is_beginning_ || op.kind == OpKind::kUnpark ||
+        nr_operations_ - operations_before_step_ > kMostInAStep) {
+        return false;
+    }
+    const int owner = World::stack_owner(op.object);
+    return owner < 0 || owner == fiber.number;
+}
+
+void took_lock(const void* lock) {
+    if (running != nullptr) {
+        current_fiber().held |= scheduler().uses_.lock_bit(lock);
+    }
+}
+void let_go_of_lock(const void* lock) {
+    if (running != nullptr) {
+        current_fiber().held &= ~scheduler().uses_.lock_bit(lock);
+    }
+}
+
 namespace {
 
-Failure dead_object(const char* title, std::string object, const Where& where) {
+Failure dead_object(const char* title, std::string object, Where where) {
     return {.kind = Failure::Kind::kBug,
             .task = -1,
             .title = title,
             .condition = "what is touched lives",
             .object = std::move(object),
-            .file = where.file,
-            .line = where.line};
+            .file = where.file(),
+            .line = where.line()};
 }
 
 }  // namespace
 
 // A call that waits leaves things on its stack for others to find; a pointer to them must not
 // outlive it.
-void Scheduler::assert_object_lives(const Fiber& fiber) {
+void Scheduler::assert_object_lives(Fiber& fiber) {
     const void* const object = fiber.pending.object;
     const int owner = World::stack_owner(object);
-    if (owner < 0 || owner == fiber.number) [[likely]] {
+    if (owner < 0) [[likely]] {
+        return;
+    }
+    if (owner == fiber.number) {
+        fiber.dead.remove(object);
         return;
     }
     const bool stands_still = !on_threads && owner < nr_tasks_;
-    if (stands_still && (at(owner).is_finished || object < at(owner).context)) {
+    if (stands_still &&
+        (at(owner).is_finished || object < at(owner).context || at(owner).dead.contains(object))) {
         const World::Outside outside;
         fail(dead_object("use after return: the call whose stack this was has ended",
                          "on the stack of " + at(owner).name, fiber.pending.where));
     }
 }
 
-void assert_task_lives(int task, const Where& where) {
+void object_dies(const void* object) {
+    if (World::stack_owner(object) == running->number) {
+        current_fiber().dead.add(object);
+    }
+}
+
+void assert_task_lives(int task, Where where) {
     Scheduler& s = scheduler();
     if (running != nullptr && task < s.nr_tasks_ && s.at(task).is_finished) {
         const World::Outside outside;
@@ -324,7 +384,7 @@ void Scheduler::close_event() {
     }
 }
 
-void at_point(const char* name, const Where& where) {
+void at_point(const char* name, Where where) {
     if (running == nullptr) {
         return;
     }
@@ -344,12 +404,8 @@ void at_point(const char* name, const Where& where) {
     }
 }
 
-void relaxed_written(const void* object, unsigned size_bytes) {
-    Scheduler& s = scheduler();
-    if (s.learning_) {
-        const World::Outside outside;
-        s.world_.add_relaxed(object, size_bytes);
-    }
+void statistic_written(const void* object) {
+    scheduler().world().will_write_statistic(object);
 }
 
 // --- the scheduler's side
@@ -441,6 +497,7 @@ void Scheduler::resume(Fiber& fiber) {
     const int before = World::allocating_for();
     World::allocate_for(fiber.number);
     Turn* const outer = std::exchange(running, &fiber);
+    reset_float_status();
     enter_fiber(fiber);
     running = outer;
     World::allocate_for(before);
@@ -482,8 +539,9 @@ void Scheduler::set_back_end(BackEnd back_end) {
 
 // A fresh fiber: its first turn runs it up to its first visible operation.
 void Scheduler::prepare(Fiber& fiber) {
-    fiber.history = 0;
     fiber.is_finished = fiber.after_acquisition = fiber.timed_out = false;
+    fiber.held = 0;
+    fiber.dead = {};
     fiber.pending = {};
     fiber.stack_base = world_.stack(fiber.number);
     if (on_threads) {
@@ -516,6 +574,8 @@ void Scheduler::prepare(Fiber& fiber) {
 }
 
 void Scheduler::step(int task) {
+    at(task).has_run = true;
+    operations_before_step_ = nr_operations_;
     resume(at(task));
 }
 
@@ -565,9 +625,7 @@ bool Scheduler::block(const Pending& op, const Nanoseconds* timeout) {
         Fiber& fiber = current_fiber();
         fiber.deadline = now_ + (timeout != nullptr ? *timeout : Nanoseconds(0));
         before(op.kind, op.object, op.argument, op.size_bytes, op.where);
-        const bool in_time = !std::exchange(fiber.timed_out, false);
-        saw(in_time ? 1 : 0);
-        return in_time;
+        return !std::exchange(fiber.timed_out, false);
     }
     main_->pending = op;
     while (!can_run(*main_)) {
@@ -602,11 +660,16 @@ void Scheduler::set_up(const std::function<void()>& build) {
 // The daemons sleep somewhere: from there each run starts.
 void Scheduler::save_daemons() {
     set_up_state_.clear();
+    set_up_stacks_.clear();
     set_up_now_ = now_;
     for (int i = 0; i < nr_tasks_; ++i) {
         const Fiber& it = at(i);
         if (it.daemon && !it.is_finished && !on_threads) {
-            world_.add_stack_part(static_cast<std::byte*>(it.context), it.stack_top());
+            auto* const sp = static_cast<std::byte*>(it.context);
+            world_.add_stack_part(sp, it.stack_top());
+            set_up_stacks_.emplace_back(sp, it.stack_top());
+        } else {
+            set_up_stacks_.emplace_back();
         }
         set_up_state_.push_back(state_of(it));
     }
@@ -618,15 +681,22 @@ void Scheduler::restore_daemons() {
     nr_tasks_ = nr_set_up_;
     nr_operations_ = 0;
     for (int i = 0; i < nr_tasks_; ++i) {
-        put_back(at(i), set_up_state_[static_cast<std::size_t>(i)]);
+        Fiber& it = at(i);
+        put_back(it, set_up_state_[static_cast<std::size_t>(i)]);
+        // As a whole: what a call returns to must be right before the world has learned of it.
+        const std::vector<std::byte>& stack = set_up_stacks_[static_cast<std::size_t>(i)];
+        if (it.daemon && std::exchange(it.has_run, false) && !stack.empty()) {
+            std::memcpy(it.context, stack.data(), stack.size());
+        }
     }
 }
 
 FiberState Scheduler::state_of(const Fiber& fiber) {
     return {.context = fiber.context,
             .pending = fiber.pending,
-            .history = fiber.history,
             .deadline = fiber.deadline,
+            .held = fiber.held,
+            .dead = fiber.dead,
             .is_finished = fiber.is_finished,
             .after_acquisition = fiber.after_acquisition,
             .timed_out = fiber.timed_out};
@@ -635,8 +705,9 @@ FiberState Scheduler::state_of(const Fiber& fiber) {
 void Scheduler::put_back(Fiber& fiber, const FiberState& state) {
     fiber.context = state.context;
     fiber.pending = state.pending;
-    fiber.history = state.history;
     fiber.deadline = state.deadline;
+    fiber.held = state.held;
+    fiber.dead = state.dead;
     fiber.is_finished = state.is_finished;
     fiber.after_acquisition = state.after_acquisition;
     fiber.timed_out = state.timed_out;
@@ -648,7 +719,7 @@ bool Scheduler::save(Checkpoint& into) {
     static_cast<void>(into);
     return false;
 #else
-    const bool sees_more = point_rules_ != nullptr || record_ != nullptr || learning_ || on_threads;
+    const bool sees_more = point_rules_ != nullptr || record_ != nullptr || on_threads;
     if (sees_more || nr_tasks_ != nr_set_up_ || failure_.kind != Failure::Kind::kNone) {
         return false;
     }
@@ -686,6 +757,7 @@ bool Scheduler::load(const Checkpoint& from) {
         }
         auto* const sp = static_cast<std::byte*>(it.context);
         const auto size = static_cast<std::size_t>(it.stack_top() - sp);
+        it.has_run = true;
         std::memcpy(sp, saved, size);
         saved += size;
         if (hashing_) {
@@ -706,6 +778,7 @@ void Scheduler::order_after_all() {
 }
 
 void Scheduler::begin() {
+    is_beginning_ = true;
     order_after_all();
     world_.restore();
     restore_daemons();
@@ -716,6 +789,7 @@ void Scheduler::begin() {
             resume(it);
         }
     }
+    is_beginning_ = false;
 }
 
 void Scheduler::directly(const std::function<void()>& check) {
@@ -742,6 +816,7 @@ void Scheduler::tear_down(const std::function<void()>& destroy) {
     order_after_all();
     nr_tasks_ = nr_set_up_ = 0;
     world_.clear();
+    uses_.clear();
 }
 
 const Pending& Scheduler::pending(int task) const {
@@ -764,9 +839,6 @@ const std::string& Scheduler::purpose(int task) const {
 }
 Role Scheduler::role(int task) const {
     return at(task).task->role();
-}
-std::uint64_t Scheduler::history(int task) const {
-    return at(task).history;
 }
 
 void Scheduler::fail(const Failure& failure) {

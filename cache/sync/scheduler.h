@@ -17,12 +17,14 @@
 //
 // Merging (Lipton): what follows an acquisition and what a release does cannot be told apart, by
 // anybody, from happening at once with it. With merging on, a release and the first operation after
-// an acquisition are no steps of their own.
+// an acquisition are no steps of their own; nor are operations on an object of one task, or of one
+// lock (object_use.h).
 //
 // Locking: none. One OS thread at a time runs (also with Threads::kYes, where each task is an OS
 // thread that waits for its turn on a semaphore).
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <functional>
@@ -30,6 +32,7 @@
 #include <vector>
 
 #include "cache/sync/model.h"
+#include "cache/sync/object_use.h"
 #include "cache/sync/world.h"
 
 namespace wbfat::sync::inline WBFAT_RT::sched {
@@ -41,7 +44,7 @@ struct Pending {
     std::uint8_t size_bytes = 0;
     const void* object = nullptr;
     std::uint64_t argument = 0;
-    Where where{"", "", 0};
+    Where where{};
 };
 
 bool is_release(OpKind kind);
@@ -85,12 +88,31 @@ public:
     [[nodiscard]] virtual std::uint64_t state() const = 0;
 };
 
+// The last objects that died on a task's stack, but for those whose place it uses again.
+class DeadObjects {
+public:
+    void add(const void* object) {
+        places_[next_++ % places_.size()] = object;
+    }
+    void remove(const void* object) {
+        std::replace(places_.begin(), places_.end(), object, static_cast<const void*>(nullptr));
+    }
+    [[nodiscard]] bool contains(const void* object) const {
+        return std::find(places_.begin(), places_.end(), object) != places_.end();
+    }
+
+private:
+    std::array<const void*, 16> places_{};
+    unsigned next_ = 0;
+};
+
 // Where a task stands.
 struct FiberState {
     void* context = nullptr;
     Pending pending;
-    std::uint64_t history = 0;
     Nanoseconds deadline{0};
+    LockSet held = 0;
+    DeadObjects dead;
     bool is_finished = false;
     bool after_acquisition = false;
     bool timed_out = false;
@@ -114,7 +136,6 @@ public:
     enum class Daemon : std::uint8_t { kNo, kYes };
     enum class Merging : std::uint8_t { kOff, kOn };
     enum class Hashing : std::uint8_t { kOff, kOn };
-    enum class Learning : std::uint8_t { kOff, kOn };
     // kThreads: every task is an OS thread on the same stack, which sleeps while it is not its
     // turn. For a debugger; slow, and its threads cannot be used for another run.
     enum class BackEnd : std::uint8_t { kFibers, kThreads };
@@ -139,13 +160,9 @@ public:
     void set_merging(Merging merging) {
         merging_ = merging == Merging::kOn;
     }
-    // Clears dead stack memory after each step, so that equal states have equal stacks.
+    // Clears dead stack memory around each operation, so that equal states have equal stacks.
     void set_hashing(Hashing hashing) {
-        hashing_ = hashing == Hashing::kOn;
-    }
-    // Looks out for statistics (see World::add_relaxed).
-    void set_learning(Learning learning) {
-        learning_ = learning == Learning::kOn;
+        hashing_ = clears_remains = hashing == Hashing::kOn;
     }
     // Null: points are no operations.
     void set_point_rules(PointRules* rules) {
@@ -188,8 +205,6 @@ public:
     [[nodiscard]] const Task& task(int task) const;
     [[nodiscard]] const std::string& purpose(int task) const;
     [[nodiscard]] Role role(int task) const;
-    // What the task has seen since its start: another way to tell its state.
-    [[nodiscard]] std::uint64_t history(int task) const;
     [[nodiscard]] const Failure& failure() const {
         return failure_;
     }
@@ -200,6 +215,9 @@ public:
     [[nodiscard]] std::uint64_t state_hash() const;
     World& world() {
         return world_;
+    }
+    ObjectUses& uses() {
+        return uses_;
     }
     // Null: off.
     void record(std::vector<Event>* into) {
@@ -219,17 +237,20 @@ public:
     Task& current_task();
 
 private:
-    friend void before(OpKind, const void*, std::uint64_t, unsigned, const Where&);
-    friend void at_point(const char*, const Where&);
-    friend void relaxed_written(const void*, unsigned);
-    friend void assert_task_lives(int, const Where&);
+    friend void wait_for_turn(OpKind, const void*, std::uint64_t, unsigned, Where);
+    friend void at_point(const char*, Where);
+    friend void assert_task_lives(int, Where);
+    friend void object_dies(const void*);
+    friend void took_lock(const void*);
+    friend void let_go_of_lock(const void*);
 
     Fiber& at(int task) const {
         return *fibers_[static_cast<std::size_t>(task)];
     }
     [[nodiscard]] bool can_run(const Fiber& fiber) const;
     std::uint32_t pass_time();
-    void assert_object_lives(const Fiber& fiber);
+    void assert_object_lives(Fiber& fiber);
+    bool note_use(const Fiber& fiber);
     void prepare(Fiber& fiber);
     void resume(Fiber& fiber);
     void order_after_all();
@@ -241,19 +262,22 @@ private:
     void close_event();
 
     World world_;
+    ObjectUses uses_;
     std::array<Fiber*, kMaxTasks> fibers_{};
     Fiber* main_;
     Task* main_task_ = nullptr;  // of the world
     int nr_tasks_ = 0;
     int nr_set_up_ = 0;
     std::vector<FiberState> set_up_state_;  // of daemons: where they sleep at the snapshot
+    std::vector<std::vector<std::byte>> set_up_stacks_;
     Nanoseconds set_up_now_{0};
     Nanoseconds now_{0};
     std::uint64_t nr_operations_ = 0;
+    std::uint64_t operations_before_step_ = 0;
+    bool is_beginning_ = false;
     bool in_set_up_ = false;
     bool merging_ = false;
     bool hashing_ = false;
-    bool learning_ = false;
     Failure failure_;
     PointRules* point_rules_ = nullptr;
     std::vector<Event>* record_ = nullptr;

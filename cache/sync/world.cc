@@ -231,16 +231,11 @@ bool World::is_global(const void* object) {
     return false;
 }
 
-void World::add_relaxed(const void* object, unsigned) {
-    const auto at = reinterpret_cast<std::uintptr_t>(object) / sizeof(std::uint64_t);
-    const Note last{at * sizeof(std::uint64_t), true};
-    for (std::size_t i = nr_notes_; i-- > 0;) {
-        if (notes_[i].is_relaxed && notes_[i].at == last.at) {
-            return;
-        }
-    }
+void World::note_statistic(std::uintptr_t word) {
     if (nr_notes_ < notes_.size()) {
-        notes_[nr_notes_++] = last;
+        notes_[nr_notes_++] = {word * sizeof(std::uint64_t), true};
+    } else {
+        recent_statistics_ = {};  // another time
     }
 }
 
@@ -265,6 +260,7 @@ void World::clear() {
     copies_.clear();
     hashed_.clear();
     recent_ = {};
+    recent_statistics_ = {};
     nr_notes_ = 0;
     found_new_ = must_rebuild_ = false;
 }
@@ -294,6 +290,7 @@ void World::snapshot() {
     blocks_.clear();
     relaxed_.clear();
     recent_ = {};
+    recent_statistics_ = {};
     nr_notes_ = 0;
     found_new_ = must_rebuild_ = false;
     for (const Range& region : regions()) {

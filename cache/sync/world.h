@@ -70,8 +70,15 @@ public:
 
     // Whether it lies in static storage that runs change.
     static bool is_global(const void* object);
-    // Statistics: put back, but no part of the state.
-    void add_relaxed(const void* object, unsigned size_bytes);
+    // Statistics, a word or less: put back, but no part of the state.
+    void will_write_statistic(const void* object) {
+        const auto word = reinterpret_cast<std::uintptr_t>(object) / sizeof(std::uint64_t);
+        std::uintptr_t& recent = recent_statistics_[word % recent_statistics_.size()];
+        if (recent != word) [[unlikely]] {
+            recent = word;
+            note_statistic(word);
+        }
+    }
     // A part of a stack that belongs to the state at the snapshot: of a task that sleeps there.
     void add_stack_part(std::byte* from, std::byte* to);
 
@@ -121,6 +128,7 @@ private:
     };
     std::vector<Range> regions() const;
     void note(std::uintptr_t block);
+    void note_statistic(std::uintptr_t word);
     void take_notes();
     void compare(std::byte* at, const std::byte* saved, std::size_t size_bytes);
     void rebuild();
@@ -140,6 +148,7 @@ private:
     std::size_t changing_bytes_ = 0;
     std::uint64_t version_ = 1;                  // of the list of what changes
     std::array<std::uintptr_t, 1024> recent_{};  // numbers of blocks that are known or noted
+    std::array<std::uintptr_t, 256> recent_statistics_{};  // of words
     // Tasks allocate nothing for the world, so that a detector sees nothing pass between them.
     struct Note {
         std::uintptr_t at;

@@ -318,6 +318,146 @@ TEST_F(ModelTest, GoesOnFromAKeptStateAsItWouldHaveFromTheStart) {
     EXPECT_EQ(scheduler_.enabled(), 0U);
 }
 
+// --- movers
+
+TEST_F(ModelTest, OperationsOnObjectsOfOneLockAreNoStepsOfTheirOwn) {
+    struct Shared {
+        SpinLock lock;
+        Atomic<int> a{0}, b{0}, free{0};
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        for (const char* name : {"A", "B"}) {
+            task(name, [=] {
+                const SpinLockGuard guard(shared->lock);
+                const int a = shared->a.load();
+                shared->b.store(shared->b.load() + 1);
+                shared->a.store(a + 1);
+            });
+        }
+        task("C", [=] {
+            shared->free.fetch_add(1);
+            shared->free.fetch_add(1);
+        });
+    });
+    scheduler_.set_merging(Scheduler::Merging::kOn);
+    const auto ending = [&] {
+        return std::to_string(shared->a.peek()) + std::to_string(shared->b.peek());
+    };
+    const std::map<std::string, int> before = all_schedules(ending);
+    scheduler_.uses().decide();
+    // Whoever has the lock is through with everything when he lets go; C has one turn.
+    EXPECT_EQ(all_schedules(ending), (std::map<std::string, int>{{"22", 6}}));
+    EXPECT_TRUE(scheduler_.uses().is_sound());
+    EXPECT_GT(before.at("22"), 2);
+    EXPECT_EQ(before.size(), 1U);
+}
+
+TEST_F(ModelTest, ARuleAboutMoversThatBreaksIsNoticed) {
+    struct Shared {
+        SpinLock lock;
+        Atomic<int> counter{0}, gate{0};
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        task("locker", [=] {
+            {
+                const SpinLockGuard guard(shared->lock);
+                shared->counter.store(shared->counter.load() + 1);
+            }
+            shared->gate.store(1);
+        });
+        task("intruder", [=] {
+            if (shared->gate.load() == 1) {
+                shared->counter.store(0);  // no lock
+            }
+        });
+    });
+    scheduler_.set_merging(Scheduler::Merging::kOn);
+    const auto run = [&](int first) {
+        scheduler_.begin();
+        for (std::uint32_t able = scheduler_.enabled(); able != 0; able = scheduler_.enabled()) {
+            scheduler_.step((able >> first & 1U) != 0 ? first : std::countr_zero(able));
+        }
+    };
+    run(1);  // the gate is shut
+    scheduler_.uses().decide();
+    run(1);
+    EXPECT_TRUE(scheduler_.uses().is_sound());
+    run(0);
+    EXPECT_FALSE(scheduler_.uses().is_sound());
+    scheduler_.uses().decide();
+    run(0);
+    EXPECT_TRUE(scheduler_.uses().is_sound());
+}
+
+TEST_F(ModelTest, WhatNobodyWritesIsReadInOneStepAndASpinOnItEnds) {
+    struct Shared {
+        Atomic<int> constant{7};
+        int sum = 0;
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        task("short", [=] { shared->sum += shared->constant.load() + shared->constant.load(); });
+        task("spinner", [=] {
+            while (shared->constant.load() == 7) {
+            }
+        });
+    });
+    scheduler_.set_merging(Scheduler::Merging::kOn);
+    scheduler_.begin();
+    for (const int it : {0, 0, 1, 1}) {
+        scheduler_.step(it);
+    }
+    EXPECT_TRUE(scheduler_.finished(0));
+    EXPECT_EQ(shared->sum, 14);
+    scheduler_.world().learn();
+    scheduler_.uses().decide();
+    scheduler_.begin();
+    scheduler_.step(0);
+    EXPECT_TRUE(scheduler_.finished(0));  // both in one turn
+    EXPECT_EQ(shared->sum, 14);
+    const std::uint64_t operations = scheduler_.nr_operations();
+    scheduler_.step(1);
+    EXPECT_GT(scheduler_.nr_operations(), operations);
+    EXPECT_FALSE(scheduler_.finished(1));
+}
+
+TEST_F(ModelTest, AnObjectOnAnothersStackIsNoMoverAsItsFrameMayGo) {
+    struct Shared {
+        SpinLock lock;
+        Atomic<Atomic<int>*> place{nullptr};
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("owner", [=] {
+            Atomic<int> on_the_stack{0};
+            const SpinLockGuard guard(shared->lock);
+            shared->place.store(&on_the_stack);
+        });
+        task("user", [=] {
+            Atomic<int>* place = nullptr;
+            {
+                const SpinLockGuard guard(shared->lock);
+                place = shared->place.load();
+            }
+            if (place != nullptr) {
+                place->store(1);
+            }
+        });
+    });
+    scheduler_.set_merging(Scheduler::Merging::kOn);
+    const auto ending = [] { return "fine"; };
+    const std::map<std::string, int> before = all_schedules(ending);
+    scheduler_.uses().decide();
+    const std::map<std::string, int> after = all_schedules(ending);
+    EXPECT_EQ(before.count("stuck"), 1U);  // the failed run leaves its tasks
+    EXPECT_EQ(after.count("stuck"), 1U);
+}
+
 TEST_F(ModelTest, FailsARunThatTouchesTheStackOfACallThatHasReturned) {
     struct Shared {
         Atomic<Atomic<int>*> place{nullptr};
@@ -342,6 +482,42 @@ TEST_F(ModelTest, FailsARunThatTouchesTheStackOfACallThatHasReturned) {
     EXPECT_NE(scheduler_.failure().title.find("use after return"), std::string::npos);
     scheduler_.begin();
     EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kNone);
+}
+
+// The stack grows over the place again before anybody looks.
+TEST_F(ModelTest, FailsARunThatTouchesADeadObjectUnderALivingCall) {
+    struct Shared {
+        Atomic<Atomic<int>*> place{nullptr};
+        Atomic<int> other{0};
+
+        [[gnu::noinline]] void leave_address() {
+            Atomic<int> on_the_stack{0};
+            place.store(&on_the_stack);
+        }
+        [[gnu::noinline]] int go_deeper(int depth) {
+            volatile std::byte room[64] = {};
+            return depth == 0 ? other.load() : go_deeper(depth - 1) + static_cast<int>(room[0]);
+        }
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("owner", [=] {
+            shared->leave_address();
+            shared->go_deeper(20);
+        });
+        task("user", [=] {
+            if (Atomic<int>* const place = shared->place.load()) {
+                place->store(1);
+            }
+        });
+    });
+    scheduler_.begin();
+    for (const int it : {0, 1, 1}) {
+        scheduler_.step(it);
+    }
+    EXPECT_FALSE(scheduler_.finished(0));
+    EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kBug);
+    EXPECT_NE(scheduler_.failure().title.find("use after return"), std::string::npos);
 }
 
 TEST_F(ModelTest, FailsARunThatWakesATaskThatHasEnded) {

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Goal: the matrix that README shows is what the explorer finds, and its JSON is what the manual says.
 Method: a fresh run of the command that README names, compared cell by cell. Numbers of states move with every line of the
-cache, so they may differ by a fifth; verdicts and preemptions may not."""
+cache, so they may differ by a fifth; verdicts and preemptions may not. The run stops where a cell takes too long for every
+day: README must call such a cell safe, and WBFAT_FULL=1 sees whether it is."""
 
 import json
 import os
@@ -13,6 +14,7 @@ import unittest
 EXPLORE = os.environ.get("WBFAT_EXPLORE", "wbfat-explore")
 README = pathlib.Path(__file__).resolve().parents[2] / "README.md"
 NUMBERS = {"complete": bool, "executions": int, "states": int, "seconds": float, "memory_bytes": int}
+LIMIT = [] if os.environ.get("WBFAT_FULL") else ["-n", "2000000"]
 STATES = re.compile(r"safe \((\d+) states?\)")
 
 
@@ -27,6 +29,8 @@ def same(told, found):
     both = STATES.fullmatch(told), STATES.fullmatch(found)
     if all(both):
         return abs(int(both[0][1]) - int(both[1][1])) <= 0.2 * int(both[1][1])
+    if LIMIT and found == "not finished":
+        return both[0] is not None
     return told == found
 
 
@@ -38,7 +42,7 @@ class MatrixTest(unittest.TestCase):
         section = re.search(r"<!-- matrix: wbfat-explore (.*) -->\n(.*?)<!-- end of matrix -->",
                             README.read_text(encoding="utf-8"), re.DOTALL)
         cls.told = table(section[2])
-        cls.done = subprocess.run([EXPLORE, *section[1].split(), "--json"], capture_output=True, text=True, check=False,
+        cls.done = subprocess.run([EXPLORE, *section[1].split(), *LIMIT, "--json"], capture_output=True, text=True, check=False,
                                   timeout=900)
         cls.cells = json.loads(cls.done.stdout)
 

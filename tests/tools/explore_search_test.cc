@@ -3,8 +3,12 @@
 // Method: small scenarios, every search to its end; counts are exact because nothing here depends
 // on time.
 #include <algorithm>
+#include <cstdlib>
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -295,20 +299,43 @@ TEST(ExploreReplayTest, FollowsAScheduleUnderAnotherProtocolAsFarAsItGoes) {
               Verdict::kOk);
 }
 
-TEST(ExploreAgreementTest, EveryStateAndEveryTraceEndTheSameWays) {
-    Options locks = scenario("lock-handoff", "");
-    locks.parameters["cpus"] = 2;
-    EXPECT_EQ(outcomes(locks, Method::kStateful), outcomes(locks, Method::kDpor));
-    const Options mail = scenario("mail", "6.8");
-    EXPECT_EQ(outcomes(mail, Method::kStateful), outcomes(mail, Method::kDpor));
-    const Options reuse = scenario("page-reuse", "6.8");
-    EXPECT_EQ(outcomes(reuse, Method::kStateful), outcomes(reuse, Method::kDpor));
-    Options errors = scenario("errseq", "6.8");
-    errors.parameters["openers"] = 1;
-    EXPECT_EQ(outcomes(errors, Method::kStateful), outcomes(errors, Method::kDpor));
-    Options reclaim = scenario("reclaim", "6.8");
-    reclaim.parameters["pressure"] = 1;
-    EXPECT_EQ(outcomes(reclaim, Method::kStateful), outcomes(reclaim, Method::kDpor));
+// At sizes at which the witness finishes too. Where it takes minutes, it does so with WBFAT_FULL=1.
+TEST(ExploreAgreementTest, EveryStateAndEveryTraceEndTheSameWaysWhereverNothingFails) {
+    struct Size {
+        const char* scenario;
+        std::map<std::string, unsigned> parameters;
+    };
+    const std::vector<Size> small = {
+        {"mail", {{"writer", 0}}},
+        {"two-waiters", {{"second", 0}}},
+        {"redirty", {{"flusher", 0}, {"writes", 1}}},
+        {"fsync-fsync", {{"writers", 1}}},
+        {"lock-handoff", {{"cpus", 2}}},
+        {"killable", {{"cpus", 3}}},
+        {"page-reuse", {}},
+        {"truncate", {{"first", 0}}},
+        {"reclaim", {{"pressure", 1}}},
+        {"errseq", {{"openers", 1}}},
+    };
+    const bool is_full = std::getenv("WBFAT_FULL") != nullptr;
+    const std::set<std::pair<std::string, std::string>> long_ones = {
+        {"mail", "wait-to-set"}, {"two-waiters", "wait-to-set"}, {"two-waiters", "5.8"}};
+    for (const Size& size : small) {
+        for (const char* protocol : {"5.8", "5.9-rc", "5.9", "5.10", "5.11", "6.8",
+                                     "recheck-on-wake", "wake-clears", "wait-to-set"}) {
+            SCOPED_TRACE(std::string(size.scenario) + " under " + protocol);
+            if (!is_full && long_ones.count({size.scenario, protocol}) != 0) {
+                continue;
+            }
+            Options options = scenario(size.scenario, protocol);
+            options.parameters = size.parameters;
+            options.method = Method::kStateful;
+            if (explore(options).failure.has_value()) {
+                continue;
+            }
+            EXPECT_EQ(outcomes(options, Method::kStateful), outcomes(options, Method::kDpor));
+        }
+    }
 }
 
 TEST(ExploreKillableTest, AKilledSleeperHandsItsWakeUpOn) {

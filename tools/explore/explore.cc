@@ -62,6 +62,7 @@ public:
         // A search during which the world grew compared the wrong states: it counts for nothing.
         constexpr int kMaxTries = 64;
         for (int tries = 1;; ++tries) {
+            session_.scheduler().uses().decide();
             Search search(session_, method, deadline_);
             run_search(search, bound);
             const bool sound =

@@ -178,8 +178,8 @@ private:
         step.kind = kind_of(event.op.kind);
         step.before = event.before;
         step.after = event.after;
-        step.line = event.op.where.line;
-        step.file = event.op.where.file;
+        step.line = event.op.where.line();
+        step.file = event.op.where.file();
         if (const auto tree = step.file.find("cache/"); tree != std::string::npos) {
             step.file.erase(0, tree);
         }
@@ -292,7 +292,7 @@ private:
                 step.functions.push_back(name);
             }
         }
-        const std::string innermost = event.op.where.function;
+        const std::string innermost = plain_name(event.op.where.function());
         if (step.functions.empty() || !step.functions.back().ends_with(innermost)) {
             step.functions.push_back(innermost);
         }

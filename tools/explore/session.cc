@@ -269,15 +269,13 @@ void Session::warm_up() {
     // What is changed and changed back within a run, as locks are, shows only on the way.
     constexpr std::uint64_t kRunsInSteps = 24;
     constexpr std::uint64_t kRuns = 128;
-    scheduler_.set_learning(sync::sched::Scheduler::Learning::kOn);
     for (std::uint64_t i = 0; i < kRuns; ++i) {
         random_run(i, i < kRunsInSteps ? LearnAt::kEveryStep : LearnAt::kEnd);
     }
-    scheduler_.set_learning(sync::sched::Scheduler::Learning::kOff);
 }
 
 bool Session::learned_enough() {
-    return !scheduler_.world().learn();
+    return !scheduler_.world().learn() && scheduler_.uses().is_sound();
 }
 
 char Session::letter(int task) const {

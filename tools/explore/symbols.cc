@@ -62,6 +62,20 @@ std::string short_function_name(const std::string& demangled) {
                                                      : name.substr(0, name.find('('));
 }
 
+std::string plain_name(const std::string& signature) {
+    const std::string text = signature.substr(0, signature.find(" [with "));
+    if (text.find("::<lambda") != std::string::npos) {
+        return "operator()";
+    }
+    std::size_t end = 0;
+    for (int depth = 0; end < text.size() && (text[end] != '(' || depth > 0); ++end) {
+        depth += text[end] == '<' ? 1 : text[end] == '>' ? -1 : 0;
+    }
+    const std::size_t before = text.find_last_of(": *&", end == 0 ? 0 : end - 1);
+    return text.substr(before == std::string::npos ? 0 : before + 1,
+                       end - (before == std::string::npos ? 0 : before + 1));
+}
+
 Symbols::Symbols() {
     std::ifstream file("/proc/self/exe", std::ios::binary);
     const std::string bytes((std::istreambuf_iterator<char>(file)),

@@ -24,4 +24,7 @@ private:
 // "a::b::(anonymous namespace)::C::f(int)" -> "C::f", "" for what should not be shown.
 std::string short_function_name(const std::string& demangled);
 
+// "bool a::{anonymous}::C::f(int) [with T = int]" -> "f"; a lambda is its operator().
+std::string plain_name(const std::string& signature);
+
 }  // namespace wbfat::explore

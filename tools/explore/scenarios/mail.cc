@@ -8,7 +8,8 @@
 //
 // With lock_contention=0 CPU3 comes after CPU2 has unlocked the page, as in the mail, so that
 // nobody ever waits for the page lock. With 1 it may come at any time; a sleeper for the page lock
-// sets PG_waiters too, which is a second way to the same end.
+// sets PG_waiters too, which is a second way to the same end. With writer=0 CPU3 does no more than
+// wait and assert.
 //
 // Source: Linux c2407cf7d22d; writeback-protocol.md 9.1 and 13.
 #include "cache/page_lock.h"
@@ -24,7 +25,8 @@ class Mail final : public PageBed {
 public:
     explicit Mail(const Parameters& parameters)
         : extra_writers_(parameters["cpus"] - 3),
-          lock_contention_(parameters["lock_contention"] != 0) {}
+          lock_contention_(parameters["lock_contention"] != 0),
+          is_writer_(parameters["writer"] != 0) {}
 
     void set_up() override {
         make_cache();
@@ -38,7 +40,11 @@ public:
             if (!lock_contention_) {
                 unlocked_.park();
             }
-            write_pages(cache::WB_SYNC_ALL);
+            if (is_writer_) {
+                write_pages(cache::WB_SYNC_ALL);
+            } else {
+                wait_under_lock(page());
+            }
         });
         task("IO", sync::Role::kCompletion, "ends the second writeback", [this] {
             submitted_.park();
@@ -64,7 +70,7 @@ private:
     }
 
     const unsigned extra_writers_;
-    const bool lock_contention_;
+    const bool lock_contention_, is_writer_;
     bool started_ = false;
     sync::Parker begun_, submitted_, unlocked_;
 };
@@ -77,7 +83,8 @@ ScenarioEntry mail_scenario() {
                  .summary = "a late wake-up of the first writeback meets the second",
                  .parameters = {{"cpus", "with one more integrity writer each beyond 3", 3, 3, 6},
                                 {"lock_contention", "whether CPU3 may wait for the page lock", 0, 0,
-                                 1}},
+                                 1},
+                                {"writer", "whether CPU3 writes what it waited for", 1, 0, 1}},
                  .is_big = false},
         .make = &make<Mail>};
 }

@@ -154,6 +154,22 @@ bool PageBed::start_writeback_and_redirty(Page& page) {
     return true;
 }
 
+void PageBed::wait_under_lock(Page& page) {
+    cache::lock_page(page);
+    cache::prepare_page_writeback(page);
+    const bool is_ours = cache::current_protocol().set == cache::SetWriteback::kWithWait;
+    PAGE_ASSERT(page, cache::Assertion::kBugOnWriteback,
+                cache::page_test(page, cache::PG_writeback) == is_ours,
+                "PageWriteback after the wait under the page lock");
+    if (is_ours) {
+        cache::set_page_writeback(page);
+    }
+    cache::unlock_page(page);
+    if (is_ours) {
+        cache::end_page_writeback(page);
+    }
+}
+
 wbfat::Result<> PageBed::write_at_once(Page& page,
                                        cache::BlockMask) NO_THREAD_SAFETY_ANALYSIS {  // as a walk's
     cache::set_page_writeback(page);

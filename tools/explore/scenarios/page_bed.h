@@ -41,6 +41,9 @@ protected:
     // As a background writer does, and somebody writes into the page at once. False if it is under
     // writeback already or clean. Whoever is told true ends the writeback.
     static bool start_writeback_and_redirty(cache::Page& page) REQUIRES(page);
+    // What an integrity writer does before it writes a page: waits for it under the page lock, and
+    // asserts that nobody writes it.
+    static void wait_under_lock(cache::Page& page);
     // As mpage_writepages writes, with an I/O that ends at once.
     static wbfat::Result<> write_at_once(cache::Page& page, cache::BlockMask dirty);
     // write_cache_pages over the whole mapping.

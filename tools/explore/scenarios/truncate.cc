@@ -28,6 +28,7 @@ public:
     explicit Truncate(const Parameters& parameters)
         : kept_(parameters["kept"]),
           is_referenced_(parameters["referenced"] != 0),
+          is_first_(parameters["first"] != 0),
           is_race_(parameters["race"] != 0) {}
     ~Truncate() override {
         if (cut_ != nullptr && is_referenced_) {
@@ -40,12 +41,14 @@ public:
         for (unsigned i = 0; i < kept_; ++i) {
             add_page(i, Start::kDirty);
         }
-        cut_ = &add_page(kept_, Start::kWritebackAndDirty);
+        cut_ = &add_page(kept_, is_first_ ? Start::kWritebackAndDirty : Start::kDirty);
         if (is_referenced_) {
             cache::get_page(*cut_);
         }
-        task("CPU1", sync::Role::kCompletion, "ends the first writeback",
-             [this] { cache::end_page_writeback(*cut_); });
+        if (is_first_) {
+            task("CPU1", sync::Role::kCompletion, "ends the first writeback",
+                 [this] { cache::end_page_writeback(*cut_); });
+        }
         task("CPU2", sync::Role::kSyncWriter, "writes for integrity", [this] {
             if (is_race_) {
                 walk();
@@ -101,7 +104,7 @@ private:
     }
 
     const unsigned kept_;
-    const bool is_referenced_, is_race_;
+    const bool is_referenced_, is_first_, is_race_;
     cache::Page* cut_ = nullptr;
     bool started_ = false;
     sync::Parker submitted_, unlocked_;
@@ -110,13 +113,15 @@ private:
 }  // namespace
 
 ScenarioEntry truncate_scenario() {
-    return {.info = {.name = "truncate",
-                     .summary = "a page is cut off while an integrity writer writes it again",
-                     .parameters = {{"kept", "dirty pages before it, which stay", 0, 0, 2},
-                                    {"referenced", "whether somebody holds the page", 1, 0, 1},
-                                    {"race", "whether CPU3 may be first", 0, 0, 1}},
-                     .is_big = false},
-            .make = &make<Truncate>};
+    return {
+        .info = {.name = "truncate",
+                 .summary = "a page is cut off while an integrity writer writes it again",
+                 .parameters = {{"kept", "dirty pages before it, which stay", 0, 0, 2},
+                                {"referenced", "whether somebody holds the page", 1, 0, 1},
+                                {"first", "whether the page is under writeback already", 1, 0, 1},
+                                {"race", "whether CPU3 may be first", 0, 0, 1}},
+                 .is_big = false},
+        .make = &make<Truncate>};
 }
 
 }  // namespace wbfat::explore

@@ -17,38 +17,53 @@ std::string nth(const char* name, unsigned n) {
 }
 
 // The mail with a second sleeper: one that waits for PG_writeback without the page lock, as
-// fdatawait does. Its place in the queue has PG_waiters set before CPU1 clears.
+// fdatawait does. Its place in the queue has PG_waiters set before CPU1 clears. With second=0 there
+// is one writeback only and CPU3 does no more than wait: few enough traces to see all.
 class TwoWaiters final : public PageBed {
 public:
-    explicit TwoWaiters(const Parameters&) {}
+    explicit TwoWaiters(const Parameters& parameters) : second_(parameters["second"] != 0) {}
 
     void set_up() override {
         make_cache();
         add_page(0, Start::kWritebackAndDirty);
         task("CPU1", sync::Role::kCompletion, "ends the first writeback",
              [this] { cache::end_page_writeback(page()); });
-        task("CPU2", sync::Role::kFlusher, "starts the second writeback", [this] {
-            cache::lock_page(page());
-            started_ = start_writeback_and_redirty(page());
-            cache::unlock_page(page());
-            submitted_.unpark();
+        if (second_) {
+            task("CPU2", sync::Role::kFlusher, "starts the second writeback",
+                 [this] { write_again(); });
+        } else {
             unlocked_.unpark();
-        });
+        }
         task("CPU3", sync::Role::kSyncWriter, "writes and waits for integrity", [this] {
             unlocked_.park();
-            write_pages(cache::WB_SYNC_ALL);
+            if (second_) {
+                write_pages(cache::WB_SYNC_ALL);
+            } else {
+                wait_under_lock(page());
+            }
         });
         task("CPU4", sync::Role::kSyncWriter, "waits for what is in flight",
              [this] { cache::wait_on_page_writeback(page()); });
-        task("IO", sync::Role::kCompletion, "ends the second writeback", [this] {
-            submitted_.park();
-            if (started_) {
-                cache::end_page_writeback(page());
-            }
-        });
+        if (second_) {
+            task("IO", sync::Role::kCompletion, "ends the second writeback", [this] {
+                submitted_.park();
+                if (started_) {
+                    cache::end_page_writeback(page());
+                }
+            });
+        }
     }
 
 private:
+    void write_again() {
+        cache::lock_page(page());
+        started_ = start_writeback_and_redirty(page());
+        cache::unlock_page(page());
+        submitted_.unpark();
+        unlocked_.unpark();
+    }
+
+    const bool second_;
     bool started_ = false;
     sync::Parker submitted_, unlocked_;
 };
@@ -128,7 +143,9 @@ private:
 class Redirty final : public PageBed {
 public:
     explicit Redirty(const Parameters& parameters)
-        : pages_(parameters["pages"]), writes_(parameters["writes"]) {}
+        : pages_(parameters["pages"]),
+          writes_(parameters["writes"]),
+          flusher_(parameters["flusher"] != 0) {}
 
     void set_up() override {
         make_cache();
@@ -144,8 +161,10 @@ public:
                 cache::unlock_page(it);
             }
         });
-        task("CPU2", sync::Role::kFlusher, "writes them back",
-             [this] { write_pages(cache::WB_SYNC_NONE, write()); });
+        if (flusher_) {
+            task("CPU2", sync::Role::kFlusher, "writes them back",
+                 [this] { write_pages(cache::WB_SYNC_NONE, write()); });
+        }
         task("CPU3", sync::Role::kSyncWriter, "writes and waits for integrity",
              [this] { write_pages(cache::WB_SYNC_ALL, write()); });
     }
@@ -174,6 +193,7 @@ private:
     }
 
     const unsigned pages_, writes_;
+    const bool flusher_;
     unsigned memory_[kMaxPages] = {};
     unsigned disk_[kMaxPages] = {};
 };
@@ -182,7 +202,7 @@ private:
 class FsyncFsync final : public PageBed {
 public:
     explicit FsyncFsync(const Parameters& parameters)
-        : cpus_(parameters["cpus"]), pages_(parameters["pages"]) {}
+        : cpus_(parameters["cpus"]), pages_(parameters["pages"]), writers_(parameters["writers"]) {}
 
     void set_up() override {
         make_cache();
@@ -190,13 +210,17 @@ public:
             add_page(i, Start::kDirty);
         }
         for (unsigned i = 1; i <= cpus_; ++i) {
-            task(nth("CPU", i), sync::Role::kSyncWriter, "fsync", [this, &early = early_[i - 1]] {
-                write_pages(cache::WB_SYNC_ALL);
-                for (unsigned n = 0; n < pages_; ++n) {
-                    cache::wait_on_page_writeback(page(n));
-                    early = early || cache::page_test(page(n), cache::PG_dirty);
-                }
-            });
+            task(nth("CPU", i), sync::Role::kSyncWriter, "fsync",
+                 [this, i, &early = early_[i - 1]] {
+                     if (i <= writers_) {
+                         write_pages(cache::WB_SYNC_ALL);
+                     }
+                     for (unsigned n = 0; n < pages_; ++n) {
+                         cache::wait_on_page_writeback(page(n));
+                         early = early || i > writers_ ? false
+                                                       : cache::page_test(page(n), cache::PG_dirty);
+                     }
+                 });
         }
     }
     std::string check() override {
@@ -206,7 +230,7 @@ public:
     }
 
 private:
-    const unsigned cpus_, pages_;
+    const unsigned cpus_, pages_, writers_;
     static constexpr unsigned kMaxCpus = 4;
     bool early_[kMaxCpus] = {};
 };
@@ -216,7 +240,7 @@ private:
 ScenarioEntry two_waiters_scenario() {
     return {.info = {.name = "two-waiters",
                      .summary = "the mail, with somebody asleep on the page already",
-                     .parameters = {},
+                     .parameters = {{"second", "whether there is a second writeback", 1, 0, 1}},
                      .is_big = false},
             .make = &make<TwoWaiters>};
 }
@@ -242,7 +266,8 @@ ScenarioEntry redirty_scenario() {
     return {.info = {.name = "redirty",
                      .summary = "a page written to while it is written back is not lost",
                      .parameters = {{"pages", "in the mapping", 1, 1, 4},
-                                    {"writes", "into them", 2, 1, 6}},
+                                    {"writes", "into them", 2, 1, 6},
+                                    {"flusher", "whether a flusher passes too", 1, 0, 1}},
                      .is_big = false},
             .make = &make<Redirty>};
 }
@@ -251,7 +276,8 @@ ScenarioEntry fsync_fsync_scenario() {
     return {.info = {.name = "fsync-fsync",
                      .summary = "two integrity writers of one file",
                      .parameters = {{"cpus", "that call fsync", 2, 2, 4},
-                                    {"pages", "dirty at the start", 1, 1, 4}},
+                                    {"pages", "dirty at the start", 1, 1, 4},
+                                    {"writers", "of them; the others only wait", 4, 1, 4}},
                      .is_big = false},
             .make = &make<FsyncFsync>};
 }
