@@ -316,6 +316,7 @@ TEST(ExploreAgreementTest, EveryStateAndEveryTraceEndTheSameWaysWhereverNothingF
         {"truncate", {{"first", 0}}},
         {"reclaim", {{"pressure", 1}}},
         {"errseq", {{"openers", 1}}},
+        {"live-switch", {{"written_back", 0}}},
     };
     const bool is_full = std::getenv("WBFAT_FULL") != nullptr;
     const std::set<std::pair<std::string, std::string>> long_ones = {

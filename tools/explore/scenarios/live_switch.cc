@@ -39,7 +39,8 @@ public:
         : to_(cache::protocol_presets()[parameters["to"]].protocol),
           gated_(parameters["gated"] != 0),
           flusher_(parameters["flusher"] != 0),
-          is_apart_(parameters["apart"] != 0) {}
+          is_apart_(parameters["apart"] != 0),
+          is_written_back_(parameters["written_back"] != 0) {}
     ~LiveSwitch() override {
         disk_->release();
         cache().io().wait_until_idle();
@@ -57,9 +58,11 @@ public:
              [this] {
                  disk_->release();
                  const cache::FreezeGate::Pass pass(cache::operations_gate());
-                 start_second_writeback();
+                 if (is_written_back_) {
+                     start_second_writeback();
+                 }
                  write_into_page();
-                 if (!is_apart_) {
+                 if (!is_apart_ && is_written_back_) {
                      sync_file();
                  }
              });
@@ -115,7 +118,7 @@ private:
     }
 
     const cache::Protocol to_;
-    const bool gated_, flusher_, is_apart_;
+    const bool gated_, flusher_, is_apart_, is_written_back_;
     const sync::sched::SettingsMatter settings_matter_;
     WorldDevice* disk_ = nullptr;
 };
@@ -143,7 +146,8 @@ ScenarioEntry live_switch_scenario() {
                                      number_of(names, cache::kDefaultPreset), 0, last, names},
                                     {"gated", "whether requests pass the gate", 1, 0, 1},
                                     {"flusher", "whether it starts the second writeback", 0, 0, 1},
-                                    {"apart", "whether another request syncs", 0, 0, 1}},
+                                    {"apart", "whether another request syncs", 0, 0, 1},
+                                    {"written_back", "whether CPU2 does more than write", 1, 0, 1}},
                      .is_big = false},
             .make = &make<LiveSwitch>};
 }
