@@ -14,7 +14,7 @@ namespace {
 
 // Attempts to have an inode forgotten: at once, then after a pause that doubles.
 constexpr std::chrono::milliseconds kFirstPause{1};
-constexpr std::chrono::milliseconds kLongestPause{1000};
+constexpr std::chrono::milliseconds kLongestPause{1024};
 
 }  // namespace
 
@@ -70,7 +70,11 @@ void Invalidator::forget_inode(fuse_ino_t ino, std::function<bool()> is_known) {
         if (stopping_ || session_ == nullptr) {
             return;
         }
-        unwanted_.push_back({ino, std::move(is_known), Clock::now(), kFirstPause});
+        // Closed once more: one entry, which begins again.
+        const auto known = std::find_if(unwanted_.begin(), unwanted_.end(),
+                                        [ino](const Unwanted& it) { return it.ino == ino; });
+        Unwanted& entry = known != unwanted_.end() ? *known : unwanted_.emplace_back();
+        entry = {ino, std::move(is_known), Clock::now(), kFirstPause};
     }
     wake_.notify_one();
 }

@@ -46,7 +46,7 @@ public:
     void invalidate_attributes(fuse_ino_t ino);
     // The last open file of `ino` is closed, as far as we have heard: the kernel is to forget the
     // inode, unless it is in use. It still is for the moment in which close(2) tells us, so this is
-    // repeated while `is_known()`, for about two seconds. Differs: before Linux 6.18 nothing
+    // repeated while `is_known()`, after 1, 2, 4 .. 512 ms more. Differs: before Linux 6.18 nothing
     // happens.
     void forget_inode(fuse_ino_t ino, std::function<bool()> is_known);
 

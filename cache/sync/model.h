@@ -164,7 +164,9 @@ void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsi
 // The running task holds it exclusively, or no longer.
 void took_lock(const void* lock);
 void let_go_of_lock(const void* lock);
-// What lies on a stack is gone, though the stack may soon reach as far again.
+// An object's life, in a task. One on a stack is gone at its end, though the stack may soon reach
+// as far again.
+void object_lives(const void* object);
 void object_dies(const void* object);
 // Part of no state; a word or less.
 void statistic_written(const void* object);
@@ -293,9 +295,13 @@ public:
 template <typename T>
 class Atomic {
 public:
-    constexpr Atomic() noexcept = default;
+    constexpr Atomic() noexcept {
+        begin_life();
+    }
     // NOLINTNEXTLINE(google-explicit-constructor): initialised like the plain value it stands for.
-    constexpr Atomic(T value) noexcept : value_(value) {}
+    constexpr Atomic(T value) noexcept : value_(value) {
+        begin_life();
+    }
     constexpr ~Atomic() {
         if (!std::is_constant_evaluated() && sched::running != nullptr) {
             sched::object_dies(this);
@@ -358,6 +364,12 @@ public:
     }
 
 private:
+    constexpr void begin_life() const noexcept {
+        if (!std::is_constant_evaluated() && sched::running != nullptr) {
+            sched::object_lives(this);
+        }
+    }
+
     sched::Cell<T> value_{};
 };
 

@@ -39,12 +39,14 @@ LockSet ObjectUses::lock_bit(const void* lock) {
 void ObjectUses::decide() {
     for (Use& use : places_) {
         use.is_mover = use.object != nullptr && commutes(use);
+        use.may_be_tried = use.is_tried;
     }
 }
 
 bool ObjectUses::is_sound() const {
-    return std::none_of(places_.begin(), places_.end(),
-                        [](const Use& use) { return use.is_mover && !commutes(use); });
+    return std::none_of(places_.begin(), places_.end(), [](const Use& use) {
+        return (use.is_mover && !commutes(use)) || use.is_tried != use.may_be_tried;
+    });
 }
 
 void ObjectUses::clear() {

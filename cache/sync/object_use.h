@@ -11,7 +11,12 @@
 // in all runs: the shortest run that breaks it would end with the breaking operation, all before
 // that keeps to the rule, so the search has made that run or one that differs by movers only.
 //
-// Left out: objects on another task's stack. That their frame goes away is no operation.
+// A use is noted when it is announced, before anything of it is done; so the breaking one is seen
+// even where it would fail. That an object dies counts as a write of whoever destroys it. Left out:
+// objects on another task's stack, whose frame goes away without a word.
+//
+// The same holds for what Scheduler merges with taking and letting go of a lock: nobody can look in
+// between, but for one who only tries the lock and sees it taken. Locks that are tried are noted.
 //
 // Source: Lipton, "Reduction", CACM 1975; the states of an object are those of Savage et al.,
 // "Eraser", TOCS 1997, section 3.
@@ -35,7 +40,10 @@ public:
         LockSet locks = ~LockSet{0};  // held at every operation
         std::uint32_t tasks = 0;      // as bits
         bool is_written = false;
-        bool is_mover = false;  // as decided
+        bool is_tried = false;  // a lock, by somebody who does not wait for it
+        // As decided.
+        bool is_mover = false;
+        bool may_be_tried = false;
     };
 
     // Of an object. One that finds no room is nobody's mover.

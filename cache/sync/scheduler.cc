@@ -244,13 +244,13 @@ void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsi
                      .object = object,
                      .argument = argument,
                      .where = where};
-    const bool is_mover = s.note_use(fiber);
+    const Scheduler::Merge merge = s.note_use(fiber);
     const bool merged =
         (kind == OpKind::kFinish) || (s.merging_ && !can_block(kind) &&
-                                      (is_mover || fiber.after_acquisition || is_release(kind)));
-    if (!merged || !is_mover) {
+                                      (merge != Scheduler::Merge::kNo || fiber.after_acquisition));
+    if (!merged || merge != Scheduler::Merge::kMover) {
         // A mover leaves room for the one step that may follow an acquisition.
-        fiber.after_acquisition = is_acquisition(kind);
+        fiber.after_acquisition = merge == Scheduler::Merge::kAcquisition;
     }
     if (!merged) {
         leave_fiber(Leave::kForNow);
@@ -268,24 +268,35 @@ void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsi
     s.assert_object_lives(fiber);
 }
 
-// Whether the announced operation commutes with what others do next.
-bool Scheduler::note_use(const Fiber& fiber) {
+// What of the announced operation need not be a step.
+Scheduler::Merge Scheduler::note_use(const Fiber& fiber) {
     const Pending& op = fiber.pending;
-    if (op.object == nullptr || is_acquisition(op.kind) || is_release(op.kind) ||
-        op.kind == OpKind::kTryLock || op.kind == OpKind::kPoint) {
-        return false;
+    if (op.kind == OpKind::kFinish) {
+        return Merge::kRelease;
+    }
+    if (op.object == nullptr || op.kind == OpKind::kPoint) {
+        return Merge::kNo;
     }
     ObjectUses::Use& use = uses_.at(op.object);
+    if (op.kind == OpKind::kTryLock) {
+        use.is_tried = true;
+        return Merge::kNo;
+    }
+    if (is_release(op.kind) || is_acquisition(op.kind)) {
+        return use.may_be_tried      ? Merge::kNo
+               : is_release(op.kind) ? Merge::kRelease
+                                     : Merge::kAcquisition;
+    }
     ObjectUses::note(use, fiber.number, op.kind != OpKind::kLoad, fiber.held);
     // A schedule counts operations by turns, and before the first there is none. Who does nothing
     // but movers for so long may be spinning, and others must have a turn.
     constexpr std::uint64_t kMostInAStep = 1000;
     if (!use.is_mover || is_beginning_ || op.kind == OpKind::kUnpark ||
         nr_operations_ - operations_before_step_ > kMostInAStep) {
-        return false;
+        return Merge::kNo;
     }
     const int owner = World::stack_owner(op.object);
-    return owner < 0 || owner == fiber.number;
+    return owner < 0 || owner == fiber.number ? Merge::kMover : Merge::kNo;
 }
 
 void took_lock(const void* lock) {
@@ -334,9 +345,17 @@ void Scheduler::assert_object_lives(Fiber& fiber) {
     }
 }
 
-void object_dies(const void* object) {
+void object_lives(const void* object) {
     if (World::stack_owner(object) == running->number) {
-        current_fiber().dead.add(object);
+        current_fiber().dead.remove(object);
+    }
+}
+void object_dies(const void* object) {
+    Fiber& fiber = current_fiber();
+    if (World::stack_owner(object) == fiber.number) {
+        fiber.dead.add(object);
+    } else {
+        ObjectUses::note(scheduler().uses_.at(object), fiber.number, true, fiber.held);
     }
 }
 

@@ -16,9 +16,9 @@
 // ended, fails the run: with real threads it would be a use of freed memory.
 //
 // Merging (Lipton): what follows an acquisition and what a release does cannot be told apart, by
-// anybody, from happening at once with it. With merging on, a release and the first operation after
-// an acquisition are no steps of their own; nor are operations on an object of one task, or of one
-// lock (object_use.h).
+// anybody who waits for the lock, from happening at once with it. With merging on, a release and
+// the first operation after an acquisition are no steps of their own; nor are operations on objects
+// that one task alone touches, or that nobody writes, or that have one lock (object_use.h).
 //
 // Locking: none. One OS thread at a time runs (also with Threads::kYes, where each task is an OS
 // thread that waits for its turn on a semaphore).
@@ -88,11 +88,14 @@ public:
     [[nodiscard]] virtual std::uint64_t state() const = 0;
 };
 
-// The last objects that died on a task's stack, but for those whose place it uses again.
+// The last objects that died on a task's stack, but for those whose place it uses again. No part of
+// a state: whoever still has a pointer to one got it while that lived, and his own stack says so.
 class DeadObjects {
 public:
     void add(const void* object) {
-        places_[next_++ % places_.size()] = object;
+        if (!contains(object)) {
+            places_[next_++ % places_.size()] = object;
+        }
     }
     void remove(const void* object) {
         std::replace(places_.begin(), places_.end(), object, static_cast<const void*>(nullptr));
@@ -250,7 +253,8 @@ private:
     [[nodiscard]] bool can_run(const Fiber& fiber) const;
     std::uint32_t pass_time();
     void assert_object_lives(Fiber& fiber);
-    bool note_use(const Fiber& fiber);
+    enum class Merge : std::uint8_t { kNo, kMover, kRelease, kAcquisition };
+    Merge note_use(const Fiber& fiber);
     void prepare(Fiber& fiber);
     void resume(Fiber& fiber);
     void order_after_all();

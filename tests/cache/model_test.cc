@@ -426,6 +426,70 @@ TEST_F(ModelTest, WhatNobodyWritesIsReadInOneStepAndASpinOnItEnds) {
     EXPECT_FALSE(scheduler_.finished(1));
 }
 
+// What merging assumes of a lock is not so for one who looks at it and goes away.
+TEST_F(ModelTest, ALockThatIsTriedIsSeenTakenAfterTheLastStepUnderIt) {
+    struct Shared {
+        SpinLock lock;
+        Atomic<int> value{0};
+        bool saw_value_and_lock = false;
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        task("holder", [=] {
+            const SpinLockGuard guard(shared->lock);
+            shared->value.store(1);
+        });
+        task("trier", [=] {
+            if (shared->value.load() == 1) {
+                const bool taken = shared->lock.try_lock();
+                if (taken) {
+                    shared->lock.unlock();
+                }
+                shared->saw_value_and_lock = !taken;
+            }
+        });
+    });
+    scheduler_.set_merging(Scheduler::Merging::kOn);
+    const auto ending = [&] { return shared->saw_value_and_lock ? "saw both" : "did not"; };
+    scheduler_.uses().decide();
+    EXPECT_EQ(all_schedules(ending).count("saw both"), 0U);
+    EXPECT_FALSE(scheduler_.uses().is_sound());
+    scheduler_.uses().decide();
+    EXPECT_EQ(all_schedules(ending).count("saw both"), 1U);
+    EXPECT_TRUE(scheduler_.uses().is_sound());
+}
+
+TEST_F(ModelTest, WhoDestroysAnObjectUsesIt) {
+    struct Shared {
+        std::unique_ptr<Atomic<int>> object = std::make_unique<Atomic<int>>(0);
+        Atomic<int> gate{0};
+    };
+    Shared* shared = nullptr;
+    set_up([&] {
+        shared = new Shared;
+        task("user", [=] {
+            shared->object->fetch_add(1);
+            shared->gate.store(1);
+        });
+        task("owner", [=] {
+            if (shared->gate.load() == 1) {
+                shared->object.reset();
+            }
+        });
+    });
+    const auto run = [&](int first) {
+        scheduler_.begin();
+        for (std::uint32_t able = scheduler_.enabled(); able != 0; able = scheduler_.enabled()) {
+            scheduler_.step((able >> first & 1U) != 0 ? first : std::countr_zero(able));
+        }
+    };
+    run(1);
+    scheduler_.uses().decide();
+    run(0);
+    EXPECT_FALSE(scheduler_.uses().is_sound());
+}
+
 TEST_F(ModelTest, AnObjectOnAnothersStackIsNoMoverAsItsFrameMayGo) {
     struct Shared {
         SpinLock lock;
@@ -518,6 +582,35 @@ TEST_F(ModelTest, FailsARunThatTouchesADeadObjectUnderALivingCall) {
     EXPECT_FALSE(scheduler_.finished(0));
     EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kBug);
     EXPECT_NE(scheduler_.failure().title.find("use after return"), std::string::npos);
+}
+
+TEST_F(ModelTest, AnObjectInThePlaceOfADeadOneLives) {
+    struct Shared {
+        Atomic<Atomic<int>*> place{nullptr};
+
+        [[gnu::noinline]] void show_one() {
+            Atomic<int> on_the_stack{0};
+            place.store(&on_the_stack);
+            static_cast<void>(place.load());
+        }
+    };
+    set_up([&] {
+        auto* const shared = new Shared;
+        task("owner", [=] {
+            shared->show_one();
+            shared->show_one();
+        });
+        task("user", [=] {
+            if (Atomic<int>* const place = shared->place.load()) {
+                place->store(1);
+            }
+        });
+    });
+    scheduler_.begin();
+    for (const int it : {0, 0, 0, 1, 1}) {
+        scheduler_.step(it);
+    }
+    EXPECT_EQ(scheduler_.failure().kind, sched::Failure::Kind::kNone);
 }
 
 TEST_F(ModelTest, FailsARunThatWakesATaskThatHasEnded) {

@@ -59,14 +59,22 @@ public:
     // True if there is nothing more to find out.
     bool run(Method method, unsigned bound = 0) {
         const auto start = std::chrono::steady_clock::now();
-        // A search during which the world grew compared the wrong states: it counts for nothing.
+        // A search during which the world grew compared the wrong states, and one during which the
+        // rule of the movers broke may have left schedules out: it is made again.
         constexpr int kMaxTries = 64;
         for (int tries = 1;; ++tries) {
             session_.scheduler().uses().decide();
             Search search(session_, method, deadline_);
             run_search(search, bound);
-            const bool sound =
-                session_.learned_enough() && search.result.stopped_by != kStoppedToLearn;
+            const bool uses_movers = method == Method::kBound || method == Method::kStateful;
+            const bool left_none_out =
+                !uses_movers || session_.scheduler().uses().is_sound() || !search.result.complete;
+            const bool sound = session_.learned_enough() && left_none_out &&
+                               search.result.stopped_by != kStoppedToLearn;
+            if (!sound && tries == kMaxTries) {
+                search.result.complete = false;
+                search.result.stopped_by = kStoppedToLearn;
+            }
             if (sound || tries == kMaxTries) {
                 search.result.elapsed = std::chrono::steady_clock::now() - start;
                 take_over(search);

@@ -110,7 +110,7 @@ private:
         if ((n & (n - 1)) != 0 && n % kEvery != 0) {
             return true;
         }
-        if (session_.learned_enough()) {
+        if (session_.learned_enough() && scheduler_.uses().is_sound()) {
             return true;
         }
         search_.result.stopped_by = kStoppedToLearn;

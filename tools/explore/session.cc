@@ -275,7 +275,7 @@ void Session::warm_up() {
 }
 
 bool Session::learned_enough() {
-    return !scheduler_.world().learn() && scheduler_.uses().is_sound();
+    return !scheduler_.world().learn();
 }
 
 char Session::letter(int task) const {

@@ -1,9 +1,9 @@
 // The protocol is switched while everybody is at work.
 //
-//   The mail's cast, with a real device and the real flusher: CPU1 ends the first writeback of the
-//   page, the flusher writes it again when it is told to, CPU2 is a request that writes into it,
-//   CPU3 one that syncs it, IO ends every later write. CPU4 switches the protocol of the process to
-//   another.
+//   The page is under writeback, on a device that completes on a thread of its own once CPU2 lets
+//   it. CPU2 is a request that starts the next writeback (with flusher=1 it tells the real flusher
+//   to), writes into the page and syncs it; with apart=1 CPU3 is the one who syncs, with
+//   written_back=0 nobody does. CPU4 switches the protocol of the process to another.
 //
 // With gated=1 that is switch_protocol: requests pass the gate, the flusher is paused, the device
 // drains. With 0 the word is just stored, and what began under one protocol ends under the other:
