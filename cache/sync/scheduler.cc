@@ -683,13 +683,16 @@ void Scheduler::save_daemons() {
     set_up_now_ = now_;
     for (int i = 0; i < nr_tasks_; ++i) {
         const Fiber& it = at(i);
+        std::vector<std::byte> stack;
         if (it.daemon && !it.is_finished && !on_threads) {
             auto* const sp = static_cast<std::byte*>(it.context);
             world_.add_stack_part(sp, it.stack_top());
-            set_up_stacks_.emplace_back(sp, it.stack_top());
-        } else {
-            set_up_stacks_.emplace_back();
+#if !defined(WBFAT_MODEL_TSAN) && !defined(WBFAT_MODEL_ASAN)
+            // A detector would take the copy for an access of ours; the world's is enough then.
+            stack.assign(sp, it.stack_top());
+#endif
         }
+        set_up_stacks_.push_back(std::move(stack));
         set_up_state_.push_back(state_of(it));
     }
 }
