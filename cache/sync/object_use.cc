@@ -3,11 +3,12 @@
 
 #include <algorithm>
 
+#include "cache/sync/world.h"
+
 namespace wbfat::sync::inline WBFAT_RT::sched {
 
 ObjectUses::Use& ObjectUses::at(const void* object) {
-    constexpr std::uint64_t kOdd = 0x9E37'79B9'7F4A'7C15ULL;
-    std::size_t place = (reinterpret_cast<std::uintptr_t>(object) * kOdd) >> 52;
+    std::size_t place = mix(0, reinterpret_cast<std::uintptr_t>(object)) >> 52;
     static_assert(kPlaces == std::size_t{1} << (64 - 52));
     while (places_[place].object != object) {
         if (places_[place].object == nullptr) {

@@ -50,7 +50,6 @@ struct Fiber : Turn {
     Nanoseconds deadline{0};
     LockSet held = 0;
     DeadObjects dead;
-    bool has_run = false;  // since begin(): its stack may have changed
 
     // Constant while runs are made.
     bool daemon = false;
@@ -523,10 +522,6 @@ void Scheduler::resume(Fiber& fiber) {
     if (record_ != nullptr) {
         close_event();
     }
-    if (hashing_ && !fiber.is_finished) {
-        auto* const sp = static_cast<std::byte*>(fiber.context);
-        std::memset(sp - kDeadBytes, 0, kDeadBytes);
-    }
 }
 
 namespace {
@@ -570,7 +565,7 @@ void Scheduler::prepare(Fiber& fiber) {
         }
         return;
     }
-    if (hashing_) {
+    if (clears_remains) {
         std::memset(fiber.stack_top() - 2 * kDeadBytes, 0, 2 * kDeadBytes);
     }
 #if defined(WBFAT_MODEL_ASAN)
@@ -593,7 +588,6 @@ void Scheduler::prepare(Fiber& fiber) {
 }
 
 void Scheduler::step(int task) {
-    at(task).has_run = true;
     operations_before_step_ = nr_operations_;
     resume(at(task));
 }
@@ -679,20 +673,12 @@ void Scheduler::set_up(const std::function<void()>& build) {
 // The daemons sleep somewhere: from there each run starts.
 void Scheduler::save_daemons() {
     set_up_state_.clear();
-    set_up_stacks_.clear();
     set_up_now_ = now_;
     for (int i = 0; i < nr_tasks_; ++i) {
         const Fiber& it = at(i);
-        std::vector<std::byte> stack;
         if (it.daemon && !it.is_finished && !on_threads) {
-            auto* const sp = static_cast<std::byte*>(it.context);
-            world_.add_stack_part(sp, it.stack_top());
-#if !defined(WBFAT_MODEL_TSAN) && !defined(WBFAT_MODEL_ASAN)
-            // A detector would take the copy for an access of ours; the world's is enough then.
-            stack.assign(sp, it.stack_top());
-#endif
+            world_.add_stack_part(static_cast<std::byte*>(it.context), it.stack_top());
         }
-        set_up_stacks_.push_back(std::move(stack));
         set_up_state_.push_back(state_of(it));
     }
 }
@@ -703,13 +689,7 @@ void Scheduler::restore_daemons() {
     nr_tasks_ = nr_set_up_;
     nr_operations_ = 0;
     for (int i = 0; i < nr_tasks_; ++i) {
-        Fiber& it = at(i);
-        put_back(it, set_up_state_[static_cast<std::size_t>(i)]);
-        // As a whole: what a call returns to must be right before the world has learned of it.
-        const std::vector<std::byte>& stack = set_up_stacks_[static_cast<std::size_t>(i)];
-        if (it.daemon && std::exchange(it.has_run, false) && !stack.empty()) {
-            std::memcpy(it.context, stack.data(), stack.size());
-        }
+        put_back(at(i), set_up_state_[static_cast<std::size_t>(i)]);
     }
 }
 
@@ -779,12 +759,8 @@ bool Scheduler::load(const Checkpoint& from) {
         }
         auto* const sp = static_cast<std::byte*>(it.context);
         const auto size = static_cast<std::size_t>(it.stack_top() - sp);
-        it.has_run = true;
         std::memcpy(sp, saved, size);
         saved += size;
-        if (hashing_) {
-            std::memset(sp - kDeadBytes, 0, kDeadBytes);
-        }
     }
     return true;
 }

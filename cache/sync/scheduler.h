@@ -165,7 +165,7 @@ public:
     }
     // Clears dead stack memory around each operation, so that equal states have equal stacks.
     void set_hashing(Hashing hashing) {
-        hashing_ = clears_remains = hashing == Hashing::kOn;
+        clears_remains = hashing == Hashing::kOn;
     }
     // Null: points are no operations.
     void set_point_rules(PointRules* rules) {
@@ -273,7 +273,6 @@ private:
     int nr_tasks_ = 0;
     int nr_set_up_ = 0;
     std::vector<FiberState> set_up_state_;  // of daemons: where they sleep at the snapshot
-    std::vector<std::vector<std::byte>> set_up_stacks_;
     Nanoseconds set_up_now_{0};
     Nanoseconds now_{0};
     std::uint64_t nr_operations_ = 0;
@@ -281,7 +280,6 @@ private:
     bool is_beginning_ = false;
     bool in_set_up_ = false;
     bool merging_ = false;
-    bool hashing_ = false;
     Failure failure_;
     PointRules* point_rules_ = nullptr;
     std::vector<Event>* record_ = nullptr;

@@ -307,6 +307,12 @@ void World::snapshot() {
     }
     std::sort(saved_.begin(), saved_.end(),
               [](const Saved& a, const Saved& b) { return a.at < b.at; });
+    // What a call returns to must be put back even before a run has shown that it changes.
+    for (const Range& part : stack_parts_) {
+        for (std::byte* at = round_down(part.start, kBlock); at < part.end; at += kBlock) {
+            blocks_.insert(at);
+        }
+    }
     rebuild();
 }
 

@@ -37,6 +37,14 @@ protected:
         return sched::scheduler().add_task(name, Role::kOther, "", std::move(body));
     }
 
+    // One run, in which that task has every turn that it can take.
+    void run_preferring(int first) {
+        scheduler_.begin();
+        for (std::uint32_t able = scheduler_.enabled(); able != 0; able = scheduler_.enabled()) {
+            scheduler_.step((able >> first & 1U) != 0 ? first : std::countr_zero(able));
+        }
+    }
+
     // `ending` is asked after each run; "stuck" is counted where tasks are left.
     std::map<std::string, int> all_schedules(const std::function<std::string()>& ending) {
         struct Fork {
@@ -345,10 +353,10 @@ TEST_F(ModelTest, OperationsOnObjectsOfOneLockAreNoStepsOfTheirOwn) {
     const auto ending = [&] {
         return std::to_string(shared->a.peek()) + std::to_string(shared->b.peek());
     };
-    const std::map<std::string, int> before = all_schedules(ending);
+    const Endings before = all_schedules(ending);
     scheduler_.uses().decide();
     // Whoever has the lock is through with everything when he lets go; C has one turn.
-    EXPECT_EQ(all_schedules(ending), (std::map<std::string, int>{{"22", 6}}));
+    EXPECT_EQ(all_schedules(ending), (Endings{{"22", 6}}));
     EXPECT_TRUE(scheduler_.uses().is_sound());
     EXPECT_GT(before.at("22"), 2);
     EXPECT_EQ(before.size(), 1U);
@@ -376,20 +384,14 @@ TEST_F(ModelTest, ARuleAboutMoversThatBreaksIsNoticed) {
         });
     });
     scheduler_.set_merging(Scheduler::Merging::kOn);
-    const auto run = [&](int first) {
-        scheduler_.begin();
-        for (std::uint32_t able = scheduler_.enabled(); able != 0; able = scheduler_.enabled()) {
-            scheduler_.step((able >> first & 1U) != 0 ? first : std::countr_zero(able));
-        }
-    };
-    run(1);  // the gate is shut
+    run_preferring(1);  // the gate is shut
     scheduler_.uses().decide();
-    run(1);
+    run_preferring(1);
     EXPECT_TRUE(scheduler_.uses().is_sound());
-    run(0);
+    run_preferring(0);
     EXPECT_FALSE(scheduler_.uses().is_sound());
     scheduler_.uses().decide();
-    run(0);
+    run_preferring(0);
     EXPECT_TRUE(scheduler_.uses().is_sound());
 }
 
@@ -478,15 +480,9 @@ TEST_F(ModelTest, WhoDestroysAnObjectUsesIt) {
             }
         });
     });
-    const auto run = [&](int first) {
-        scheduler_.begin();
-        for (std::uint32_t able = scheduler_.enabled(); able != 0; able = scheduler_.enabled()) {
-            scheduler_.step((able >> first & 1U) != 0 ? first : std::countr_zero(able));
-        }
-    };
-    run(1);
+    run_preferring(1);
     scheduler_.uses().decide();
-    run(0);
+    run_preferring(0);
     EXPECT_FALSE(scheduler_.uses().is_sound());
 }
 
@@ -515,9 +511,9 @@ TEST_F(ModelTest, AnObjectOnAnothersStackIsNoMoverAsItsFrameMayGo) {
     });
     scheduler_.set_merging(Scheduler::Merging::kOn);
     const auto ending = [] { return "fine"; };
-    const std::map<std::string, int> before = all_schedules(ending);
+    const Endings before = all_schedules(ending);
     scheduler_.uses().decide();
-    const std::map<std::string, int> after = all_schedules(ending);
+    const Endings after = all_schedules(ending);
     EXPECT_EQ(before.count("stuck"), 1U);  // the failed run leaves its tasks
     EXPECT_EQ(after.count("stuck"), 1U);
 }
