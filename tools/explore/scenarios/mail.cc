@@ -15,13 +15,13 @@
 #include "cache/page_lock.h"
 
 #include "tools/explore/scenarios/catalogue.h"
-#include "tools/explore/scenarios/page_bed.h"
+#include "tools/explore/scenarios/second_writeback.h"
 
 namespace wbfat::explore {
 
 namespace {
 
-class Mail final : public PageBed {
+class Mail final : public SecondWriteback {
 public:
     explicit Mail(const Parameters& parameters)
         : extra_writers_(parameters["cpus"] - 3),
@@ -34,8 +34,11 @@ public:
         task("CPU1", sync::Role::kCompletion, "ends the first writeback",
              [this] { cache::end_page_writeback(page()); });
         begun_.unpark();
-        task("CPU2", sync::Role::kRequest, "starts the second writeback",
-             [this] { write_again(); });
+        task("CPU2", sync::Role::kRequest, "starts the second writeback", [this] {
+            begun_.park();
+            WBFAT_POINT("sync_expansion:written");
+            write_again();
+        });
         task("CPU3", sync::Role::kSyncWriter, "writes and waits for integrity", [this] {
             if (!lock_contention_) {
                 unlocked_.park();
@@ -46,12 +49,7 @@ public:
                 wait_under_lock(page());
             }
         });
-        task("IO", sync::Role::kCompletion, "ends the second writeback", [this] {
-            submitted_.park();
-            if (started_) {
-                cache::end_page_writeback(page());
-            }
-        });
+        add_io_task();
         for (unsigned i = 0; i < extra_writers_; ++i) {
             task("CPU" + std::to_string(4 + i), sync::Role::kSyncWriter,
                  "writes and waits for integrity too", [this] { write_pages(cache::WB_SYNC_ALL); });
@@ -59,20 +57,9 @@ public:
     }
 
 private:
-    void write_again() {
-        begun_.park();
-        WBFAT_POINT("sync_expansion:written");
-        cache::lock_page(page());
-        started_ = start_writeback_and_redirty(page());
-        cache::unlock_page(page());
-        submitted_.unpark();
-        unlocked_.unpark();
-    }
-
     const unsigned extra_writers_;
     const bool lock_contention_, is_writer_;
-    bool started_ = false;
-    sync::Parker begun_, submitted_, unlocked_;
+    sync::Parker begun_;
 };
 
 }  // namespace

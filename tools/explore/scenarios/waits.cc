@@ -7,6 +7,7 @@
 
 #include "tools/explore/scenarios/catalogue.h"
 #include "tools/explore/scenarios/page_bed.h"
+#include "tools/explore/scenarios/second_writeback.h"
 
 namespace wbfat::explore {
 
@@ -19,7 +20,7 @@ std::string nth(const char* name, unsigned n) {
 // The mail with a second sleeper: one that waits for PG_writeback without the page lock, as
 // fdatawait does. Its place in the queue has PG_waiters set before CPU1 clears. With second=0 there
 // is one writeback only and CPU3 does no more than wait: few enough traces to see all.
-class TwoWaiters final : public PageBed {
+class TwoWaiters final : public SecondWriteback {
 public:
     explicit TwoWaiters(const Parameters& parameters) : second_(parameters["second"] != 0) {}
 
@@ -45,27 +46,12 @@ public:
         task("CPU4", sync::Role::kSyncWriter, "waits for what is in flight",
              [this] { cache::wait_on_page_writeback(page()); });
         if (second_) {
-            task("IO", sync::Role::kCompletion, "ends the second writeback", [this] {
-                submitted_.park();
-                if (started_) {
-                    cache::end_page_writeback(page());
-                }
-            });
+            add_io_task();
         }
     }
 
 private:
-    void write_again() {
-        cache::lock_page(page());
-        started_ = start_writeback_and_redirty(page());
-        cache::unlock_page(page());
-        submitted_.unpark();
-        unlocked_.unpark();
-    }
-
     const bool second_;
-    bool started_ = false;
-    sync::Parker submitted_, unlocked_;
 };
 
 // Several lock one page a few times. Each counts under the lock; a lost count is a lock held twice.
