@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "fs/layout.h"
@@ -476,9 +477,9 @@ void add_warning(BootSectorCheck& check, std::string sentence) {
                           std::move(sentence));
 }
 
-void make_read_only(BootSectorCheck& check, std::string reason) {
+void make_read_only(BootSectorCheck& check, std::string_view reason) {
     check.must_be_read_only = true;
-    check.warnings.push_back(std::move(reason));
+    check.warnings.emplace_back(reason);
 }
 
 bool describe_same_volume(const Geometry& a, const Geometry& b) {

@@ -191,6 +191,16 @@ class TreeTest(unittest.TestCase):
         command = tidy.clang_command(entry)
         self.assertEqual(command[:4], ["clang++", "-Ia", "-I../b", "../a.cc"])
         self.assertIn("-Wthread-safety", command)
+        precompiled = {"command": "c++ -Ib.p -fpch-preprocess -include library.hh -Winvalid-pch -O2 -o a.o -c ../a.cc"}
+        self.assertEqual(tidy.clang_command(precompiled)[:5], ["clang++", "-Ib.p", "-Winvalid-pch", "-O2", "../a.cc"])
+
+    def test_leading_headers(self):
+        def sources(text):
+            return [tidy.Source("fs/a.h", "#pragma once\n"), tidy.Source("fs/a.cc", text)]
+        self.assertEqual(tidy.leading_headers(sources('// a\n#include "fs/a.h"\n\n#include <string>\n')), {"fs/a.h"})
+        for text in ('#include <string>\n\n#include "fs/a.h"\n', '#include "fs/b.h"\n#include "fs/a.h"\n',
+                     '// #include "fs/a.h"\n', ""):
+            self.assertEqual(tidy.leading_headers(sources(text)), set(), text)
 
 
 class CheckerTest(unittest.TestCase):
@@ -219,9 +229,29 @@ class CheckerTest(unittest.TestCase):
         self.assertEqual(self.run_on(tidy.run_shell, "a.sh", '#!/bin/bash\necho "$1"\n'), [])
         self.assertTrue(self.run_on(tidy.run_shell, "a.sh", "#!/bin/bash\nrm -rf $1/*\n"))
 
+    def fails_under_clang(self, text, arguments=""):
+        with tempfile.TemporaryDirectory() as folder:
+            pathlib.Path(folder, "a.cc").write_text(text, encoding="utf-8")
+            pathlib.Path(folder, "library.hh").write_text("#include <string>\n", encoding="utf-8")
+            entry = {"directory": folder, "command": f"c++ -std=c++20 {arguments} -c a.cc", "file": "a.cc"}
+            pathlib.Path(folder, "compile_commands.json").write_text(json.dumps([entry]), encoding="utf-8")
+            saved = os.environ.get("MESON_BUILD_ROOT")
+            os.environ["MESON_BUILD_ROOT"] = folder
+            try:
+                return bool(tidy.run_clang([]))
+            finally:
+                os.environ.pop("MESON_BUILD_ROOT")
+                if saved is not None:
+                    os.environ["MESON_BUILD_ROOT"] = saved
+
+    def test_clang_sees_what_is_included_by_a_precompiled_header_only(self):
+        precompiled = "-fpch-preprocess -include library.hh"
+        self.assertFalse(self.fails_under_clang("#include <string>\nstd::string f();\n", precompiled))
+        self.assertTrue(self.fails_under_clang("std::string f();\n", precompiled))
+
     def test_clang_sees_a_lock_that_is_not_held(self):
         annotations = (ROOT / "cache/base/thread_annotations.h").read_text(encoding="utf-8")
-        good = annotations + """
+        good = annotations.replace("#pragma once", "") + """
 class CAPABILITY("lock") Lock {
 public:
     void lock() ACQUIRE();
@@ -239,20 +269,8 @@ int read(Guarded& g) {
     return value;
 }
 """
-        for text, wrong in ((good, False), (good.replace("    g.lock.lock();\n", ""), True)):
-            with tempfile.TemporaryDirectory() as folder:
-                path = pathlib.Path(folder, "a.cc")
-                path.write_text(text.replace("#pragma once", ""), encoding="utf-8")
-                entry = f'[{{"directory": "{folder}", "command": "c++ -std=c++20 -c a.cc", "file": "a.cc"}}]'
-                pathlib.Path(folder, "compile_commands.json").write_text(entry)
-                saved = os.environ.get("MESON_BUILD_ROOT")
-                os.environ["MESON_BUILD_ROOT"] = folder
-                try:
-                    self.assertEqual(bool(tidy.run_clang([])), wrong)
-                finally:
-                    os.environ.pop("MESON_BUILD_ROOT")
-                    if saved is not None:
-                        os.environ["MESON_BUILD_ROOT"] = saved
+        self.assertFalse(self.fails_under_clang(good))
+        self.assertTrue(self.fails_under_clang(good.replace("    g.lock.lock();\n", "")))
 
 
 class CountTest(unittest.TestCase):

@@ -4,9 +4,10 @@
     tidy.py             the rules below, on the text of the tree (a second)
     tidy.py --format    clang-format has nothing to change
     tidy.py --shell     shellcheck has nothing to say
-    tidy.py --headers   every header compiles alone
+    tidy.py --headers   every header compiles alone, but for those that a source of theirs includes first
     tidy.py --clang     every source of the build in the current directory compiles under clang with its
-                        thread-safety analysis (needs compile_commands.json; produces no objects)
+                        thread-safety analysis (needs compile_commands.json; produces no objects). It takes nothing
+                        precompiled: a missing include is found here, and in the headers that come first
     tidy.py --clang-tidy   the same with clang-tidy and the tree's .clang-tidy: takes long, no part of the tests
 
 A rule is a function of one Source that yields (line, message); tests/tools/tidy_test.py breaks each on purpose.
@@ -361,6 +362,12 @@ MODEL_HEADERS = re.compile(r"cache/sync/(model|scheduler|world)\.h|tools/explore
 MODEL_FLAGS = ["-DWBFAT_MODEL", "-DWBFAT_RT=model"]
 
 
+def leading_headers(sources):
+    """Headers that a source of the same name includes before all others: the compiler has seen those alone."""
+    first = {s.path: next((name for _, name, _ in s.includes()), None) for s in sources if s.path.endswith(".cc")}
+    return {name for path, name in first.items() if name == path.removesuffix(".cc") + ".h"}
+
+
 def run_headers(sources):
     flags = subprocess.run(["pkg-config", "--cflags", "fuse3", "libxxhash", "fmt"], capture_output=True, text=True,
                            check=True).stdout.split()
@@ -369,12 +376,13 @@ def run_headers(sources):
 
     def command_for(path):
         return [*command, *(MODEL_FLAGS if MODEL_HEADERS.match(path) else []), "-x", "c++", "-"]
+    seen_alone = leading_headers(sources)
     return run_all({s.path: (command_for(s.path), f'#include "{s.path}"\n#include "{s.path}"\n')
-                    for s in sources if s.path.endswith(".h")})
+                    for s in sources if s.path.endswith(".h") and s.path not in seen_alone})
 
 
 def clang_command(entry):
-    """The compile command of one source, for clang and without output."""
+    """The compile command of one source, for clang, without output and without what gcc has precompiled."""
     argv = shlex.split(entry["command"])
     while argv and not re.search(r"(g\+\+|clang\+\+|c\+\+)(-\d+)?$", argv[0]):
         argv.pop(0)  # a compiler cache
@@ -382,10 +390,11 @@ def clang_command(entry):
     for word in argv[1:]:
         if skip:
             skip = False
-        elif word in ("-o", "-MF", "-MQ", "-MT"):
+        elif word in ("-o", "-MF", "-MQ", "-MT", "-include"):
             skip = True
         # clang 14 wants to be asked twice for zeroed locals.
-        elif word not in ("-c", "-MD", "-MMD", "-ftrivial-auto-var-init=zero") and not word.startswith("-fsanitize"):
+        elif (word not in ("-c", "-MD", "-MMD", "-fpch-preprocess", "-ftrivial-auto-var-init=zero")
+              and not word.startswith("-fsanitize")):
             kept.append(word)
     return ["clang++", *kept, *WARNINGS, *THREAD_SAFETY, "-Wno-unknown-warning-option", "-fsyntax-only"]
 
