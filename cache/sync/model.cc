@@ -195,22 +195,6 @@ void Parker::unpark(Where where) {
 
 // --- Task and Thread
 
-std::string_view role_name(Role role) {
-    switch (role) {
-        case Role::kRequest:
-            return "request";
-        case Role::kFlusher:
-            return "flusher";
-        case Role::kCompletion:
-            return "completion";
-        case Role::kSyncWriter:
-            return "sync writer";
-        case Role::kOther:
-            return "other";
-    }
-    return "?";
-}
-
 Task& current_task() {
     return scheduler().current_task();
 }

@@ -28,7 +28,6 @@
 #include <functional>
 #include <source_location>
 #include <string>
-#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -36,6 +35,7 @@
 #include "cache/base/thread_annotations.h"
 #include "cache/sync/lock_rank.h"
 #include "cache/sync/point_subject.h"
+#include "cache/sync/role.h"
 #include "cache/sync/task_ring.h"
 
 namespace wbfat::sync::inline WBFAT_RT {
@@ -644,10 +644,6 @@ public:
 private:
     sched::Cell<std::uint32_t> token_{0};
 };
-
-// What a thread does here. Reports show it, points select by it.
-enum class Role : std::uint8_t { kRequest, kFlusher, kCompletion, kSyncWriter, kOther };
-std::string_view role_name(Role role);
 
 // The running thread, as others see it. Lives as long as the thread.
 class Task {

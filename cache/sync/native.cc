@@ -367,22 +367,6 @@ void Parker::unpark() {
 
 // --- Task and Thread
 
-std::string_view role_name(Role role) {
-    switch (role) {
-        case Role::kRequest:
-            return "request";
-        case Role::kFlusher:
-            return "flusher";
-        case Role::kCompletion:
-            return "completion";
-        case Role::kSyncWriter:
-            return "sync writer";
-        case Role::kOther:
-            return "other";
-    }
-    return "?";
-}
-
 Task::Task()
     : id_([] {
           static std::atomic<std::uint32_t> last{0};

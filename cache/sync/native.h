@@ -16,13 +16,13 @@
 #include <cstdint>
 #include <functional>
 #include <string>
-#include <string_view>
 #include <thread>
 
 #include "cache/base/runtime.h"
 #include "cache/base/thread_annotations.h"
 #include "cache/sync/lock_rank.h"
 #include "cache/sync/point_subject.h"
+#include "cache/sync/role.h"
 #include "cache/sync/task_ring.h"
 
 namespace wbfat::sync::inline WBFAT_RT {
@@ -337,10 +337,6 @@ private:
 
     std::atomic<std::uint32_t> word_{0};
 };
-
-// What a thread does here. Reports show it, points select by it.
-enum class Role : std::uint8_t { kRequest, kFlusher, kCompletion, kSyncWriter, kOther };
-std::string_view role_name(Role role);
 
 // The running thread, as others see it. Lives as long as the thread.
 class Task {
