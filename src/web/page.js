@@ -20,6 +20,7 @@ const state = {
   events: [],
   held: null,          // {events, since, at}: what the lanes show meanwhile, how many came since, of which failure, if any
   holdsAtFailure: true,
+  opened: null,        // seconds since the mount; a failure before that is among the reports, and holds nothing
   followed: null,      // {id, index}: only this page's events
   failed: false,       // an assertion has
   limits: null,        // pages: background, limit
@@ -340,7 +341,7 @@ function takeEvents(list) {
   for (const event of list) {
     state.events.push(event);
     if (state.held) ++state.held.since;
-    else if (event[2] === "BUG" && state.holdsAtFailure) hold(event);
+    else if (event[2] === "BUG" && state.holdsAtFailure && event[0] / 1e6 > state.opened) hold(event);
   }
   if (state.events.length > kMaxEvents) state.events.splice(0, state.events.length - kMaxEvents);
   if (!state.held) lanesAreStale = true;
@@ -551,6 +552,7 @@ function takeSettings(update) {
 // --- the connection
 
 function takeUpdate(update) {
+  state.opened ??= update.t;
   if (update.stats) takeStats(update.t, update.stats);
   if (update.files) takeFiles(update.files);
   if (update.guilty) takeGuilty(update.guilty);
