@@ -9,7 +9,6 @@
 #include <linux/falloc.h>
 
 #include "cache/flusher.h"
-#include "cache/integrity_check.h"
 #include "fs/layout.h"
 #include "fs/truncate.h"
 #include "fs/volume.h"
@@ -265,14 +264,13 @@ Result<> File::fsync(bool datasync) {
     if (inode.is_directory()) {
         return volume.ordering().commit();
     }
-    cache::IntegrityCheck check(inode.mapping(), 0, cache::kLastByte);
-    const Result<> written = cache::filemap_fdatawrite_range(inode.mapping(), 0, cache::kLastByte);
-    cache::filemap_fdatawait_range(inode.mapping(), 0, cache::kLastByte);
+    cache::ErrSeq::Cursor since = inode.mapping().wb_err.sample();
+    const Result<> written =
+        cache::file_write_and_wait_range(inode.mapping(), 0, cache::kLastByte, since);
     if (const int error = advance_wb_err(); error != 0) {
         return Errno{error};
     }
     TRY_VOID(written);
-    check.finish();
     const sync::Atomic<std::uint64_t>& sequence =
         datasync ? inode.size_sequence : inode.dirty_sequence;
     if (!volume.ordering().is_durable(sequence.load(std::memory_order_acquire))) {
