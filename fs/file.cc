@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include <linux/falloc.h>
@@ -52,28 +53,21 @@ Result<std::uint64_t> reachable_end(Inode& inode, std::uint64_t end) {
 // Returns the end that is mapped now. Errors: ENOSPC only when nothing from `offset` on is mapped:
 // what the file has already can always be written.
 Result<std::uint64_t> map_for_write(Inode& inode, std::uint64_t offset, std::uint64_t end) {
-    const Result<> all = fat_add_clusters(inode, end);
-    if (all.has_value()) {
-        return end;
+    Result<> added = fat_add_clusters(inode, end);
+    // Others may take what was counted before it is taken here: counted again, while it shrinks.
+    std::uint64_t tried = std::numeric_limits<std::uint64_t>::max();
+    while (!added.has_value() && added.error() == Errno{ENOSPC}) {
+        const std::uint64_t reachable = TRY(reachable_end(inode, end));
+        if (reachable <= offset || reachable >= tried) {
+            break;
+        }
+        WBFAT_POINT("map_for_write:counted", inode.mapping());
+        added = fat_add_clusters(inode, reachable);
+        tried = reachable;
     }
-    if (all.error() != Errno{ENOSPC}) {
-        return all.error();
-    }
-    const std::uint64_t reachable = TRY(reachable_end(inode, end));
-    if (reachable <= offset) {
-        return Errno{ENOSPC};
-    }
-    WBFAT_POINT("map_for_write:counted", inode.mapping());
-    const Result<> some = fat_add_clusters(inode, reachable);
-    if (some.has_value()) {
-        return reachable;
-    }
-    if (some.error() != Errno{ENOSPC}) {
-        return some.error();
-    }
-    // Others have taken what was free.
     const std::uint64_t mapped = std::min(end, inode.physical_size);
-    return mapped > offset ? Result<std::uint64_t>(mapped) : Result<std::uint64_t>(Errno{ENOSPC});
+    const bool is_enough = added.has_value() || (added.error() == Errno{ENOSPC} && mapped > offset);
+    return is_enough ? Result<std::uint64_t>(mapped) : Result<std::uint64_t>(added.error());
 }
 
 // Copies one step in. Locks: i_rwsem exclusively.

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 
 #include "cache/sync/point_rules.h"
+#include "cache/sync/points.h"
 #include "fs/namei.h"
 
 #include "tests/support/volume_fixture.h"
@@ -126,6 +127,30 @@ TEST_F(FileTest, WhatIsMappedIsWrittenThoughOthersTakeTheLastClusters) {
     }
     sync::clear_point_rules();
     EXPECT_EQ(refused, std::vector<unsigned>(kThreads, 0));
+}
+
+// Whoever loses the race for what was counted gets what is left, however often he loses.
+TEST_F(FileTest, WhatOthersLeaveOfTheLastClustersIsWritten) {
+    constexpr std::uint64_t kFree = 6;
+    bed_.mount();
+    const InodeRef inode = bed_.make("a");
+    const InodeRef other = bed_.make("other");
+    bed_.truncate(bed_.make("rest"), (free_clusters() - kFree) * kCluster);
+    bed_.commit();
+    // Each time the free clusters have been counted the other file takes two of them.
+    std::uint64_t taken = 0;
+    sync::PointRule rule;
+    rule.count = 2;
+    rule.hook = [&] { bed_.truncate(other, (taken += 2) * kCluster); };
+    const sync::PointRuleId id = sync::arm_point("map_for_write:counted", rule);
+    File file(inode, {});
+    const Result<std::size_t> written =
+        file.write(0, (kFree + 1) * kCluster, filling(std::byte{1}));
+    EXPECT_EQ(sync::rule_hits(id), 3U);
+    sync::disarm_point(id);
+    ASSERT_EQ(written.code(), 0);
+    EXPECT_EQ(*written, (kFree - taken) * kCluster);
+    EXPECT_EQ(free_clusters(), 0U);
 }
 
 }  // namespace
