@@ -700,7 +700,7 @@ FatImage make_fat(const FormatPlan& plan) {
 
 // Device access in pieces that keep a progress report moving.
 constexpr std::uint64_t kZeroStepBytes = 64 * kMib;
-constexpr std::size_t kZeroBufferBytes = kMib;
+constexpr std::size_t kZeroBufferBytes = 64 * kKib;
 
 std::span<const std::byte> zero_buffer() {
     static constexpr std::array<std::byte, kZeroBufferBytes> kZeros{};
