@@ -268,6 +268,28 @@ class Stopped(unittest.TestCase):
                 with open(page, encoding="utf-8") as file:
                     self.assertIn("the experiment was stopped", file.read())
 
+    def test_so_it_is_when_a_program_fails(self):
+        with tempfile.TemporaryDirectory() as directory:
+            rounds = pathlib.Path(directory, "rounds")
+            rounds.write_text('#!/bin/sh\n[ ! -e "$0.used" ] || { echo "broken pipe organ" >&2; exit 1; }\n'
+                              f'touch "$0.used"\nexec {ROUNDS} "$@"\n', encoding="utf-8")
+            rounds.chmod(0o755)
+            page = os.path.join(directory, "lab.html")
+            words = ["reuse", "--json", "--html", page, "--program", f"wbfat-lab-rounds={rounds}"]
+            done = subprocess.run([LAB, *words, "--quick"], capture_output=True, text=True, check=False, timeout=240)
+            self.assertEqual(done.returncode, 3, done.stderr)
+            self.assertTrue(done.stderr.endswith("wbfat-lab: broken pipe organ\n"), done.stderr)
+            result, = json.loads(done.stdout)
+            self.assertEqual((result["stopped"], result["passed"], len(result["rows"])), (True, False, 1))
+            with open(page, encoding="utf-8") as file:
+                written = file.read()
+            self.assertIn("the experiment was stopped", written)
+            # Nothing is measured at all now: the page stays.
+            done = subprocess.run([LAB, *words, "--quick"], capture_output=True, text=True, check=False, timeout=240)
+            self.assertEqual((done.returncode, done.stdout), (3, ""))
+            with open(page, encoding="utf-8") as file:
+                self.assertEqual(file.read(), written)
+
 
 @unittest.skipUnless(CAN_MOUNT, "no /dev/fuse")
 class Killed(unittest.TestCase):
