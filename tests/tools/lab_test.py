@@ -52,11 +52,12 @@ def loops_under(directory):
 
 
 def processes_under(directory):
+    """Those that are told of it, if only by $TMPDIR."""
     found = []
-    for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
         try:
-            if directory.encode() in entry.read_bytes():
-                found.append(entry.parts[2])
+            if any(directory.encode() in (entry / told).read_bytes() for told in ("cmdline", "environ")):
+                found.append(entry.name)
         except OSError:
             pass  # gone while we looked
     return found
@@ -245,8 +246,10 @@ class Stopped(unittest.TestCase):
         for words, form in ((["--json"], "json"), ([], "text")):
             with self.subTest(form), tempfile.TemporaryDirectory() as directory:
                 page = os.path.join(directory, "lab.html")
+                leftovers = Leftovers(self)
                 process = subprocess.Popen([LAB, "reuse", "--rounds", "1000000", "--html", page, *words, *PROGRAMS],
-                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                           env=leftovers.environment)
                 self.addCleanup(process.kill)
                 # The row with the recipe has few rounds; the one that follows has not.
                 told = ""
@@ -255,6 +258,7 @@ class Stopped(unittest.TestCase):
                     self.assertTrue(told, "the laboratory has ended")
                 process.send_signal(signal.SIGINT)
                 printed, rest = process.communicate(timeout=60)
+                leftovers.must_go()
                 self.assertEqual(process.returncode, 130)
                 self.assertTrue(rest.endswith("wbfat-lab: stopped; what it had made is undone\n"), rest)
                 if form == "json":
