@@ -165,7 +165,7 @@ class OptionsTest(ModesCase):
         for cache in ("", ",cache=none", ",cache=auto"):
             for length in (65_536, 61_441):  # as clusters end, and not
                 with self.subTest(cache=cache, length=length):
-                    image = self.make_image(16, name=f"full{cache}{length}.img")
+                    image = self.make_image(8, name=f"full{cache}{length}.img")
                     mount = self.mount(image, f"sync{cache}")
                     descriptor, done = self.fill_by_writes(mount, length)
                     expected = (pattern(length) * (done // length + 1))[:done]
