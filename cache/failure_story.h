@@ -21,7 +21,7 @@ struct StoryStep {
     int place = kUnknown;
     std::string task;
 
-    bool is_known() const {
+    [[nodiscard]] bool is_known() const {
         return place != kUnknown;
     }
 };

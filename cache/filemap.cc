@@ -137,11 +137,11 @@ public:
 
 private:
     // i_size may shrink and grow while we read.
-    std::uint64_t end_now() const {
+    [[nodiscard]] std::uint64_t end_now() const {
         const std::uint64_t size = mapping_.i_size();
         return position_ >= size ? position_ : position_ + std::min(size - position_, length_);
     }
-    std::uint64_t pages_wanted() const {
+    [[nodiscard]] std::uint64_t pages_wanted() const {
         const std::uint64_t end = end_now();
         return end <= position_
                    ? 1

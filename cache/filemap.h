@@ -43,10 +43,10 @@ public:
     void add(Page& page, std::uint32_t offset_bytes,
              std::uint32_t length_bytes);  // takes over one reference
     void release();
-    std::span<const Piece> pieces() const {
+    [[nodiscard]] std::span<const Piece> pieces() const {
         return pieces_;
     }
-    std::uint64_t size_bytes() const {
+    [[nodiscard]] std::uint64_t size_bytes() const {
         return size_bytes_;
     }
 

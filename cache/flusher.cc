@@ -54,13 +54,13 @@ enum ListId : int { kNone = 0, kBDirty = 1, kBIo = 2, kBMoreIo = 3, kBWriteback 
 class InodeList {
 public:
     explicit InodeList(ListId id) : id_(id) {}
-    bool empty() const {
+    [[nodiscard]] bool empty() const {
         return head_ == nullptr;
     }
-    AddressSpace* tail() const {
+    [[nodiscard]] AddressSpace* tail() const {
         return tail_;
     }
-    std::uint64_t size() const {
+    [[nodiscard]] std::uint64_t size() const {
         return size_;
     }
     void push_head(AddressSpace& mapping) {

@@ -186,7 +186,7 @@ struct Lanes {
     std::vector<std::uint32_t> tasks;  // in the order in which they appear
     std::vector<std::string> names;
 
-    std::size_t of(std::uint32_t task) const {
+    [[nodiscard]] std::size_t of(std::uint32_t task) const {
         return static_cast<std::size_t>(std::find(tasks.begin(), tasks.end(), task) -
                                         tasks.begin());
     }
@@ -238,27 +238,27 @@ public:
     }
 
 private:
-    int size() const {
+    [[nodiscard]] int size() const {
         return static_cast<int>(events_.size());
     }
-    const TraceEvent& at(int place) const {
+    [[nodiscard]] const TraceEvent& at(int place) const {
         return events_[static_cast<std::size_t>(place)];
     }
-    StoryStep step(int place) const {
+    [[nodiscard]] StoryStep step(int place) const {
         return {place, lanes_.names[lanes_.of(at(place).task_id)]};
     }
     // The last event before `end` that fits; -1: none.
     template <typename Fits>
-    int last(int end, const Fits& fits) const {
+    [[nodiscard]] int last(int end, const Fits& fits) const {
         while (--end >= 0 && !fits(at(end))) {
         }
         return end;
     }
-    int last_of(std::uint32_t task, int end) const {
+    [[nodiscard]] int last_of(std::uint32_t task, int end) const {
         return last(end, [task](const TraceEvent& event) { return event.task_id == task; });
     }
     // In this life of the frame.
-    bool changes_writeback(const TraceEvent& event) const {
+    [[nodiscard]] bool changes_writeback(const TraceEvent& event) const {
         return event.generation == generation_ &&
                (event.kind == TraceKind::kSetWriteback || event.kind == TraceKind::kClearWriteback);
     }

@@ -56,10 +56,10 @@ public:
     PageCache(const PageCache&) = delete;
     PageCache& operator=(const PageCache&) = delete;
 
-    const PageCacheOptions& options() const {
+    [[nodiscard]] const PageCacheOptions& options() const {
         return options_;
     }
-    PageCacheStats stats() const;
+    [[nodiscard]] PageCacheStats stats() const;
     PageFrames& frames() {
         return *frames_;
     }

@@ -57,7 +57,7 @@ public:
         static_cast<void>(madvise(base_, size_bytes, MADV_NOHUGEPAGE));
         return {};
     }
-    std::byte* base() const {
+    [[nodiscard]] std::byte* base() const {
         return base_;
     }
     // Touches a part that will soon be used, in one call instead of a page fault for each page.

@@ -37,21 +37,21 @@ struct PageIndex::Node {
     std::uint8_t shift = 0;  // a slot covers 2^shift pages; 0: a leaf
     std::array<void*, kNrSlots> slots{};
 
-    unsigned slot_of(pgoff_t index) const {
+    [[nodiscard]] unsigned slot_of(pgoff_t index) const {
         return static_cast<unsigned>(index >> shift) & (kNrSlots - 1);
     }
-    bool is_leaf() const {
+    [[nodiscard]] bool is_leaf() const {
         return shift == 0;
     }
     // Last index below the node that starts at `base`.
-    pgoff_t last(pgoff_t base) const {
+    [[nodiscard]] pgoff_t last(pgoff_t base) const {
         const unsigned bits = shift + kSlotBits;
         return bits >= 64 ? ~pgoff_t{0} : base | ((pgoff_t{1} << bits) - 1);
     }
-    Node* child(unsigned slot) const {
+    [[nodiscard]] Node* child(unsigned slot) const {
         return static_cast<Node*>(slots[slot]);
     }
-    Page* page(unsigned slot) const {
+    [[nodiscard]] Page* page(unsigned slot) const {
         return static_cast<Page*>(slots[slot]);
     }
 };
@@ -66,7 +66,8 @@ struct PageIndex::Walk {
     pgoff_t next = 0;      // where a pass that stopped early goes on
 
     // The bits of a node's word that lie in [start, end].
-    std::uint64_t bits_in_range(const Node& node, pgoff_t base, unsigned which) const {
+    [[nodiscard]] std::uint64_t bits_in_range(const Node& node, pgoff_t base,
+                                              unsigned which) const {
         std::uint64_t bits = node.words[which];
         if (start > base) {
             bits &= ~std::uint64_t{0} << node.slot_of(start);

@@ -48,7 +48,7 @@ public:
         int expected = 0;
         error_.compare_exchange(expected, error);
     }
-    int error() const {
+    [[nodiscard]] int error() const {
         return error_.load();
     }
 
@@ -74,7 +74,7 @@ struct PagePart {
     std::uint32_t length_bytes = 0;
     std::uint64_t device_offset_bytes = 0;
 
-    bool is_hole() const {
+    [[nodiscard]] bool is_hole() const {
         return device_offset_bytes == MappedExtent::kHole;
     }
 };
@@ -83,7 +83,7 @@ struct PageParts {
     std::array<PagePart, kBlocksPerPage> part;
     unsigned count = 0;
 
-    std::span<const PagePart> all() const {
+    [[nodiscard]] std::span<const PagePart> all() const {
         return {part.data(), count};
     }
 };
@@ -166,10 +166,10 @@ public:
     void redirty_failed_pages(Redirty mode);
 
     // Pages ever submitted for writing, and Bios that failed since the last one that did not.
-    std::uint64_t pages_submitted() const {
+    [[nodiscard]] std::uint64_t pages_submitted() const {
         return pages_submitted_.load(std::memory_order_relaxed);
     }
-    std::uint64_t failures_in_a_row() const {
+    [[nodiscard]] std::uint64_t failures_in_a_row() const {
         return failures_in_a_row_.load(std::memory_order_relaxed);
     }
 

@@ -313,7 +313,7 @@ private:
         return Errno{EINTR};
     }
 
-    bool was_handed_over() const {
+    [[nodiscard]] bool was_handed_over() const {
         constexpr std::uint32_t kGift = kHandoff | kDone;
         return (entry_.state.load(std::memory_order_relaxed) & kGift) == kGift;
     }
@@ -334,12 +334,12 @@ private:
     }
 
     // What the points are about. A kDrop sleeper's page may be anybody's.
-    sync::PointSubject subject() const {
+    [[nodiscard]] sync::PointSubject subject() const {
         return behavior_ == WaitBehavior::kDrop ? sync::PointSubject{.what = "locked"}
                                                 : point_subject(page_, entry_.bit);
     }
 
-    bool must_leave() const {
+    [[nodiscard]] bool must_leave() const {
         return state_ == Interruptible::kKillable && entry_.task->interrupted();
     }
 

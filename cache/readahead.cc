@@ -41,7 +41,7 @@ public:
             count_ = 0;
         }
     }
-    int error() const {
+    [[nodiscard]] int error() const {
         return error_;
     }
 

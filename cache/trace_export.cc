@@ -98,7 +98,7 @@ private:
     }
 
     // A wait lasts until the thread's next event, everything else a moment.
-    double duration_of(std::size_t i) const {
+    [[nodiscard]] double duration_of(std::size_t i) const {
         if (next_[i] == kNone) {
             return kEventSlice;
         }

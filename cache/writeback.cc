@@ -223,7 +223,7 @@ public:
 private:
     static constexpr std::size_t kMaxInFlight = 512;
 
-    BlockMask whole_granules(BlockMask blocks) const {
+    [[nodiscard]] BlockMask whole_granules(BlockMask blocks) const {
         unsigned mask = blocks;
         if (blocks_per_granule_ > 1) {
             const unsigned granule = (1U << blocks_per_granule_) - 1U;

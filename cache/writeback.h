@@ -73,7 +73,7 @@ public:
     // referenced until the next call.
     Page* next(const Result<>& previous);
     // The blocks that were dirty in the page that next() returned.
-    BlockMask dirty() const {
+    [[nodiscard]] BlockMask dirty() const {
         return dirty_;
     }
     // The first error; WB_SYNC_ALL goes on after it, WB_SYNC_NONE stops.

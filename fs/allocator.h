@@ -62,7 +62,7 @@ public:
     // bring about: the caller owes fs_error().
     bool free_later(const ClusterRun& run);
     // What release_pending() will release.
-    std::vector<ClusterRun> pending_runs() const;
+    [[nodiscard]] std::vector<ClusterRun> pending_runs() const;
     // The kFree phase is written: every pending run becomes allocatable. Called by the commit only,
     // while it still keeps transactions out.
     void release_pending();
@@ -71,8 +71,8 @@ public:
     // is trusted.
     Result<std::uint32_t> free_count();
     // For FSINFO: what is known without reading. 0xFFFFFFFF when it is not.
-    std::uint32_t free_count_if_known() const;
-    cluster_t next_free_hint() const;
+    [[nodiscard]] std::uint32_t free_count_if_known() const;
+    [[nodiscard]] cluster_t next_free_hint() const;
 
     // Runs of free clusters not smaller than `minimum` in [first, last], for FITRIM. Nothing is
     // allocated meanwhile: `visit` runs under the allocator's lock and must not call it.
@@ -82,7 +82,7 @@ public:
 private:
     struct Group;
     class Impl;
-    std::uint64_t bytes_of(const ClusterRun& run) const;
+    [[nodiscard]] std::uint64_t bytes_of(const ClusterRun& run) const;
 
     std::unique_ptr<Impl> impl_;
     const Geometry& geometry_;

@@ -33,12 +33,12 @@ public:
     // Bytes (1 or 2) of one UTF-16 unit in this code page after upper-casing; empty when it has
     // none. A letter whose upper case is not in the code page, and every double-byte one, stays as
     // it is.
-    virtual std::string_view upper_bytes(char16_t unit) const = 0;
-    virtual std::string_view bytes(char16_t unit) const = 0;
+    [[nodiscard]] virtual std::string_view upper_bytes(char16_t unit) const = 0;
+    [[nodiscard]] virtual std::string_view bytes(char16_t unit) const = 0;
     // Decodes; bytes without a meaning become U+FFFD, one each.
-    virtual std::u16string decode(std::string_view bytes) const = 0;
+    [[nodiscard]] virtual std::u16string decode(std::string_view bytes) const = 0;
     // Length in bytes of the character starting with `first`: 1 or 2.
-    virtual unsigned char_length(std::uint8_t first) const = 0;
+    [[nodiscard]] virtual unsigned char_length(std::uint8_t first) const = 0;
 };
 
 }  // namespace wbfat::fs::inline WBFAT_RT

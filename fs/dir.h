@@ -59,7 +59,7 @@ struct DirRecord {
     cluster_t directory_start = 0;  // first cluster; directories only
 
     // The first of its slots.
-    std::uint32_t first_slot() const {
+    [[nodiscard]] std::uint32_t first_slot() const {
         return slot + 1 - nr_slots;
     }
 };
@@ -102,7 +102,7 @@ public:
     bool is_held_back(std::string_view name);
     // True if any name was. Whoever was renamed away may still have no other name on the disk: this
     // directory's own name must stay until kUnlink.
-    bool anything_held_back() const;
+    [[nodiscard]] bool anything_held_back() const;
     // Gives the record another name, which may differ only in case. Its other fields are what the
     // page holds now. Within the record's sector that is one atomic write, and i_pos stays if the
     // new set is not longer; otherwise the new set is due in kEntry, the old one goes in kUnlink.
@@ -114,16 +114,16 @@ public:
     Result<std::uint64_t> dotdot_i_pos();
     // Both slot sets lie in one and the same sector of this directory: their change is one atomic
     // write.
-    bool same_sector(const DirRecord& a, const DirRecord& b) const;
+    [[nodiscard]] bool same_sector(const DirRecord& a, const DirRecord& b) const;
     // The short entry now on disk's page. Errors: EIO.
-    Result<ShortEntry> read_entry(std::uint64_t i_pos) const;
+    [[nodiscard]] Result<ShortEntry> read_entry(std::uint64_t i_pos) const;
     // Everything of a directory that no longer exists is forgotten (after rmdir).
     void forget();
 
     // For tests and status: slots on disk, and index cells and alias candidates looked at by
     // changes so far.
     Result<std::uint32_t> nr_slots();
-    std::uint64_t nr_probes() const;
+    [[nodiscard]] std::uint64_t nr_probes() const;
 
 private:
     class Impl;

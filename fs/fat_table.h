@@ -122,7 +122,7 @@ private:
         FatValue last;        // of the last cluster, or of every one if not `linked`
         bool linked = false;  // all but the last link to their successors
         cluster_t end = 0;    // one past the last cluster
-        FatValue value_of(cluster_t cluster) const;
+        [[nodiscard]] FatValue value_of(cluster_t cluster) const;
     };
     struct HotPage;
 

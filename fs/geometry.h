@@ -60,28 +60,28 @@ struct Geometry {
     bool has_extended_boot = false;
 
     // Byte offsets on the device.
-    std::uint64_t fat_offset_bytes(std::uint32_t fat) const {
+    [[nodiscard]] std::uint64_t fat_offset_bytes(std::uint32_t fat) const {
         return (std::uint64_t{reserved_sectors} + std::uint64_t{fat} * fat_sectors) * sector_bytes;
     }
-    std::uint64_t root_dir_offset_bytes() const {
+    [[nodiscard]] std::uint64_t root_dir_offset_bytes() const {
         return root_dir_sector * sector_bytes;
     }
-    std::uint64_t root_dir_bytes() const {
+    [[nodiscard]] std::uint64_t root_dir_bytes() const {
         return std::uint64_t{root_entries} * 32;
     }
     // Requires is_data_cluster(cluster).
-    std::uint64_t cluster_offset_bytes(cluster_t cluster) const {
+    [[nodiscard]] std::uint64_t cluster_offset_bytes(cluster_t cluster) const {
         return data_sector * sector_bytes +
                (std::uint64_t{cluster - kFirstCluster} << cluster_shift);
     }
-    bool is_data_cluster(cluster_t cluster) const {
+    [[nodiscard]] bool is_data_cluster(cluster_t cluster) const {
         return cluster >= kFirstCluster && cluster - kFirstCluster < nr_clusters;
     }
     // Byte of the boot sector that holds the dirty bit.
-    std::uint32_t state_offset_bytes() const {
+    [[nodiscard]] std::uint32_t state_offset_bytes() const {
         return type == FatType::kFat32 ? 0x41 : 0x25;
     }
-    std::uint64_t volume_bytes() const {
+    [[nodiscard]] std::uint64_t volume_bytes() const {
         return total_sectors * sector_bytes;
     }
 };

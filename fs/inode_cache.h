@@ -55,9 +55,9 @@ public:
     // Evicts unreferenced inodes that owe the disk nothing, oldest first, until `keep` are left on
     // the LRU. Context: sleeps; not inside a transaction.
     void shrink(std::size_t keep);
-    std::size_t nr_inodes() const;
+    [[nodiscard]] std::size_t nr_inodes() const;
     // Inodes that somebody holds, the root's own reference not counted.
-    std::size_t nr_in_use() const;
+    [[nodiscard]] std::size_t nr_in_use() const;
 
     // Every file in memory, in no order, with the lock held: the visit takes no lock but a spin
     // lock.

@@ -29,7 +29,7 @@ struct Le16 {
     constexpr explicit Le16(std::uint16_t value) {
         set(value);
     }
-    constexpr std::uint16_t get() const {
+    [[nodiscard]] constexpr std::uint16_t get() const {
         return static_cast<std::uint16_t>(bytes[0] | (bytes[1] << 8));
     }
     constexpr void set(std::uint16_t value) {
@@ -46,7 +46,7 @@ struct Le32 {
     constexpr explicit Le32(std::uint32_t value) {
         set(value);
     }
-    constexpr std::uint32_t get() const {
+    [[nodiscard]] constexpr std::uint32_t get() const {
         return bytes[0] | (std::uint32_t{bytes[1]} << 8) | (std::uint32_t{bytes[2]} << 16) |
                (std::uint32_t{bytes[3]} << 24);
     }
@@ -193,31 +193,31 @@ struct ShortEntry {
     Le16 first_cluster_low;             // DIR_FstClusLO
     Le32 size;                          // DIR_FileSize: 0 for directories
 
-    constexpr bool is_end() const {
+    [[nodiscard]] constexpr bool is_end() const {
         return name[0] == kDirEntryEnd;
     }
     // True for the end mark too: nothing lives here.
-    constexpr bool is_free() const {
+    [[nodiscard]] constexpr bool is_free() const {
         return name[0] == kDirEntryEnd || name[0] == kDirEntryDeleted;
     }
-    constexpr bool is_long_slot() const {
+    [[nodiscard]] constexpr bool is_long_slot() const {
         return (attr & kAttrMask) == kAttrLongName;
     }
-    constexpr bool is_volume_label() const {
+    [[nodiscard]] constexpr bool is_volume_label() const {
         return !is_long_slot() && (attr & kAttrVolumeId) != 0;
     }
-    constexpr bool is_directory() const {
+    [[nodiscard]] constexpr bool is_directory() const {
         return (attr & kAttrDirectory) != 0;
     }
-    constexpr bool is_dot() const {
+    [[nodiscard]] constexpr bool is_dot() const {
         return is_dots(1);
     }
-    constexpr bool is_dotdot() const {
+    [[nodiscard]] constexpr bool is_dotdot() const {
         return is_dots(2);
     }
 
     // 0: no clusters. Not checked against the volume: the disk may say anything.
-    constexpr cluster_t first_cluster(FatType type) const {
+    [[nodiscard]] constexpr cluster_t first_cluster(FatType type) const {
         const cluster_t high = type == FatType::kFat32 ? first_cluster_high.get() : 0U;
         return (high << 16) | first_cluster_low.get();
     }
@@ -229,13 +229,13 @@ struct ShortEntry {
         }
     }
 
-    constexpr FatTimestamp created() const {
+    [[nodiscard]] constexpr FatTimestamp created() const {
         return {create_date.get(), create_time.get(), create_centisecs};
     }
-    constexpr FatTimestamp written() const {
+    [[nodiscard]] constexpr FatTimestamp written() const {
         return {write_date.get(), write_time.get(), 0};
     }
-    constexpr FatTimestamp accessed() const {
+    [[nodiscard]] constexpr FatTimestamp accessed() const {
         return {access_date.get(), 0, 0};
     }
     constexpr void set_created(const FatTimestamp& stamp) {
@@ -252,7 +252,7 @@ struct ShortEntry {
     }
 
 private:
-    constexpr bool is_dots(std::size_t count) const {
+    [[nodiscard]] constexpr bool is_dots(std::size_t count) const {
         for (std::size_t i = 0; i < name.size(); ++i) {
             if (name.at(i) != (i < count ? '.' : ' ')) {
                 return false;
@@ -279,7 +279,7 @@ struct LongSlot {
     std::array<Le16, 2> units_3;  // LDIR_Name3
 
     // Units 0 .. kLongSlotUnits - 1 across the three fields.
-    constexpr char16_t unit(std::size_t i) const {
+    [[nodiscard]] constexpr char16_t unit(std::size_t i) const {
         return static_cast<char16_t>(i < 5    ? units_1.at(i).get()
                                      : i < 11 ? units_2.at(i - 5).get()
                                               : units_3.at(i - 11).get());
@@ -288,7 +288,7 @@ struct LongSlot {
         Le16& field = i < 5 ? units_1.at(i) : i < 11 ? units_2.at(i - 5) : units_3.at(i - 11);
         field.set(static_cast<std::uint16_t>(value));
     }
-    constexpr bool is_last() const {
+    [[nodiscard]] constexpr bool is_last() const {
         return (ordinal & kLastLongSlot) != 0;
     }
 };

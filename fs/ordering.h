@@ -81,11 +81,11 @@ public:
     // transactions to end: the flusher.
     void commit_if_large();
     void commit_if_due();
-    bool anything_pending() const;
+    [[nodiscard]] bool anything_pending() const;
     // The sequence number a change made now will be committed in, and whether it is durable
     // already: fsync of an inode whose last change is durable needs no commit.
-    std::uint64_t current_sequence() const;
-    bool is_durable(std::uint64_t sequence) const;
+    [[nodiscard]] std::uint64_t current_sequence() const;
+    [[nodiscard]] bool is_durable(std::uint64_t sequence) const;
 
     // --- inside a Transaction ---
 
@@ -111,7 +111,7 @@ public:
     void forget_inode(Inode& inode);
 
     // The running task is inside a Transaction, or the one that commits.
-    bool in_transaction() const;
+    [[nodiscard]] bool in_transaction() const;
 
     // --- for the volume ---
 

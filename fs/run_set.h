@@ -53,11 +53,11 @@ public:
         return removed;
     }
 
-    bool contains(cluster_t cluster) const {
+    [[nodiscard]] bool contains(cluster_t cluster) const {
         return count_in({cluster, 1}) != 0;
     }
     // How many clusters of `run` are in the set.
-    std::uint32_t count_in(const ClusterRun& run) const {
+    [[nodiscard]] std::uint32_t count_in(const ClusterRun& run) const {
         std::uint32_t count = 0;
         for_each_in(run, [&count](const ClusterRun& part) { count += part.count; });
         return count;
@@ -83,11 +83,11 @@ public:
         }
     }
 
-    bool empty() const {
+    [[nodiscard]] bool empty() const {
         return runs_.empty();
     }
     // Clusters, not runs.
-    std::uint32_t size() const {
+    [[nodiscard]] std::uint32_t size() const {
         return size_;
     }
     void clear() {

@@ -65,7 +65,7 @@ public:
     Result<InodeRef> root() {
         return inodes_->root();
     }
-    bool is_read_only() const;
+    [[nodiscard]] bool is_read_only() const;
 
     // The volume is damaged: logs one sentence (rate limited) and does what errors= says. Source:
     // fat_fs_error.
@@ -75,10 +75,10 @@ public:
     void shutdown(const std::string& reason);
     void log(LogLevel level, const std::string& sentence);
 
-    const Geometry& geometry() const {
+    [[nodiscard]] const Geometry& geometry() const {
         return geometry_;
     }
-    const MountOptions& options() const {
+    [[nodiscard]] const MountOptions& options() const {
         return options_;
     }
     cache::BlockDevice& device() {
@@ -104,19 +104,19 @@ public:
     InodeCache& inodes() {
         return *inodes_;
     }
-    const Codepage& codepage() const {
+    [[nodiscard]] const Codepage& codepage() const {
         return *codepage_;
     }
     // Serialises renames between directories. Order: before any i_rwsem.
     sync::Mutex rename_mutex;
     // Every change of this volume is on disk when the call returns (-o sync).
-    bool is_sync() const;
-    bool is_dirsync() const;
-    bool was_dirty_at_mount() const {
+    [[nodiscard]] bool is_sync() const;
+    [[nodiscard]] bool is_dirsync() const;
+    [[nodiscard]] bool was_dirty_at_mount() const {
         return was_dirty_at_mount_;
     }
     // Now, for timestamps; tests set it.
-    timespec now() const;
+    [[nodiscard]] timespec now() const;
     void set_clock(std::function<timespec()> clock);
 
     // An inode leaves memory: a writeback error of it that nobody has heard of keeps the dirty mark

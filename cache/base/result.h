@@ -34,7 +34,7 @@ public:
     using boost::system::result<T, Errno>::result;
 
     // The errno, or 0 for success: for callers that fold errors ("the first one wins").
-    int code() const {
+    [[nodiscard]] int code() const {
         return this->has_value() ? 0 : this->error().value;
     }
 };

@@ -23,7 +23,7 @@ public:
         }
     }
 
-    int get() const {
+    [[nodiscard]] int get() const {
         return fd_;
     }
     int release() {

@@ -51,7 +51,7 @@ struct Bio {
     void* context = nullptr;  // the submitter's
     int error = 0;            // set before end_io: 0 or a positive errno
 
-    std::uint64_t size_bytes() const;
+    [[nodiscard]] std::uint64_t size_bytes() const;
     // B1 in one call: sets the error and calls end_io. The Bio may be gone when it returns (B3).
     void complete(int with_error) {
         error = with_error;
@@ -78,9 +78,9 @@ public:
     BlockDevice& operator=(const BlockDevice&) = delete;
     virtual ~BlockDevice() = default;
 
-    virtual const DeviceGeometry& geometry() const = 0;
+    [[nodiscard]] virtual const DeviceGeometry& geometry() const = 0;
     // For messages: the path as the user gave it, or "memory".
-    virtual const std::string& name() const = 0;
+    [[nodiscard]] virtual const std::string& name() const = 0;
 
     // Starts `bio`, which must stay alive until end_io.
     // Errors: none here; every failure arrives through end_io (B1).

@@ -64,8 +64,8 @@ public:
     // Waits for what is in flight (B1).
     ~FileDevice() override;
 
-    const DeviceGeometry& geometry() const override;
-    const std::string& name() const override;
+    [[nodiscard]] const DeviceGeometry& geometry() const override;
+    [[nodiscard]] const std::string& name() const override;
     // Errors through end_io: EINVAL also for a direct transfer that is no multiple of the logical
     // block size; memory may be aligned as it likes, at the price of a copy.
     void submit(Bio& bio) override;
@@ -79,9 +79,9 @@ public:
     // open(2) gives.
     Result<> release_claim();
 
-    bool is_block_device() const;
+    [[nodiscard]] bool is_block_device() const;
     // "io_uring" or "thread pool"; "none" before the first submit().
-    std::string engine_name() const;
+    [[nodiscard]] std::string engine_name() const;
 
 private:
     class Impl;

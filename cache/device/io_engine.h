@@ -53,13 +53,13 @@ public:
     // Ends it without I/O.
     void fail(int error);
 
-    bool done() const {
+    [[nodiscard]] bool done() const {
         return error_ != 0 || done_bytes_ == total_bytes_;
     }
-    int error() const {
+    [[nodiscard]] int error() const {
         return error_;
     }
-    Bio& bio() const {
+    [[nodiscard]] Bio& bio() const {
         return *bio_;
     }
 
@@ -110,7 +110,7 @@ public:
 
     // Moves what remains of `transfer`, if anything does.
     virtual void start(Transfer& transfer) = 0;
-    virtual const char* name() const = 0;
+    [[nodiscard]] virtual const char* name() const = 0;
 };
 
 // Moves all of it in the calling thread.

@@ -36,8 +36,8 @@ public:
     // Waits for what is in flight.
     ~LatencyDevice() override;
 
-    const DeviceGeometry& geometry() const override;
-    const std::string& name() const override;
+    [[nodiscard]] const DeviceGeometry& geometry() const override;
+    [[nodiscard]] const std::string& name() const override;
     void submit(Bio& bio) override EXCLUDES(lock_);
     Result<> flush() override;
     Result<> discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) override;

@@ -42,8 +42,8 @@ public:
     // Completes what was submitted (B1), then frees the memory.
     ~MemoryDevice() override;
 
-    const DeviceGeometry& geometry() const override;
-    const std::string& name() const override;
+    [[nodiscard]] const DeviceGeometry& geometry() const override;
+    [[nodiscard]] const std::string& name() const override;
     void submit(Bio& bio) override;
     Result<> flush() override;
     Result<> discard(std::uint64_t offset_bytes, std::uint64_t length_bytes) override;
@@ -51,7 +51,7 @@ public:
     // The content itself, for tests to look at and to damage. The caller sees to it that no
     // transfer runs.
     std::span<std::byte> bytes();
-    std::span<const std::byte> bytes() const;
+    [[nodiscard]] std::span<const std::byte> bytes() const;
 
 private:
     void copy(Bio& bio);

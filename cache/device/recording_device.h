@@ -46,7 +46,7 @@ struct LogEntry {
     std::vector<std::byte> data{};  // kWrite
     std::string name{};             // kMark
 
-    bool changes_bytes() const {
+    [[nodiscard]] bool changes_bytes() const {
         return kind == Kind::kWrite || kind == Kind::kDiscard;
     }
     friend bool operator==(const LogEntry&, const LogEntry&) = default;

@@ -61,7 +61,7 @@ public:
         }
         BUG_ON(true, "S2", "a ranked lock is released by a thread that does not hold it");
     }
-    LockRank highest() const {
+    [[nodiscard]] LockRank highest() const {
         LockRank rank = LockRank::kUnranked;
         for (std::size_t i = 0; i < size_; ++i) {
             rank = ranks_[i] > rank ? ranks_[i] : rank;

@@ -43,7 +43,7 @@ public:
     // Lets go whom it holds, and returns when they have gone.
     virtual ~ArmedPointRule() = default;
 
-    virtual PointRuleStatus status() const = 0;
+    [[nodiscard]] virtual PointRuleStatus status() const = 0;
 };
 
 // Where print writes to; stderr unless set.

@@ -87,7 +87,7 @@ public:
 
     // Sleeps until `nr_threads` threads have arrived (since the gate was made).
     void wait_for_arrivals(std::uint64_t nr_threads = 1);
-    std::uint64_t arrivals() const;
+    [[nodiscard]] std::uint64_t arrivals() const;
     // Lets the waiting threads and all later ones pass.
     void open();
 

@@ -65,7 +65,7 @@ struct Fiber : Turn {
     bool is_first_turn = true;  // of this run
 #endif
 
-    std::byte* stack_top() const {
+    [[nodiscard]] std::byte* stack_top() const {
         return stack_base + World::kStackBytes;
     }
 };

@@ -247,7 +247,7 @@ private:
     friend void took_lock(const void*);
     friend void let_go_of_lock(const void*);
 
-    Fiber& at(int task) const {
+    [[nodiscard]] Fiber& at(int task) const {
         return *fibers_[static_cast<std::size_t>(task)];
     }
     [[nodiscard]] bool can_run(const Fiber& fiber) const;

@@ -64,7 +64,7 @@ public:
 
     // The stack of a task: [base, base + kStackBytes), growing down.
     static constexpr std::size_t kStackBytes = 256 << 10;
-    std::byte* stack(int task) const;
+    [[nodiscard]] std::byte* stack(int task) const;
     // Whose stack it lies on, or -1.
     static int stack_owner(const void* object);
 
@@ -110,7 +110,7 @@ public:
     // Compares everything with the snapshot. True if blocks were found changed that were not known.
     bool learn();
     void restore();
-    std::uint64_t hash() const;
+    [[nodiscard]] std::uint64_t hash() const;
     [[nodiscard]] std::size_t changing_bytes() const {
         return changing_bytes_;
     }
@@ -126,7 +126,7 @@ private:
         std::byte* at;
         std::vector<std::byte> bytes;
     };
-    std::vector<Range> regions() const;
+    [[nodiscard]] std::vector<Range> regions() const;
     void note(std::uintptr_t block);
     void note_statistic(std::uintptr_t word);
     void take_notes();
