@@ -8,6 +8,7 @@ import pathlib
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -229,20 +230,30 @@ class CheckerTest(unittest.TestCase):
         self.assertEqual(self.run_on(tidy.run_shell, "a.sh", '#!/bin/bash\necho "$1"\n'), [])
         self.assertTrue(self.run_on(tidy.run_shell, "a.sh", "#!/bin/bash\nrm -rf $1/*\n"))
 
-    def fails_under_clang(self, text, arguments=""):
+    def complaints_of_build(self, run, sources, text, arguments=("",)):
+        """Of a source that is compiled as often as there are arguments."""
         with tempfile.TemporaryDirectory() as folder:
             pathlib.Path(folder, "a.cc").write_text(text, encoding="utf-8")
             pathlib.Path(folder, "library.hh").write_text("#include <string>\n", encoding="utf-8")
-            entry = {"directory": folder, "command": f"c++ -std=c++20 {arguments} -c a.cc", "file": "a.cc"}
-            pathlib.Path(folder, "compile_commands.json").write_text(json.dumps([entry]), encoding="utf-8")
-            saved = os.environ.get("MESON_BUILD_ROOT")
-            os.environ["MESON_BUILD_ROOT"] = folder
-            try:
-                return bool(tidy.run_clang([]))
-            finally:
-                os.environ.pop("MESON_BUILD_ROOT")
-                if saved is not None:
-                    os.environ["MESON_BUILD_ROOT"] = saved
+            (pathlib.Path(folder) / ".clang-tidy").write_text((ROOT / ".clang-tidy").read_text())
+            entries = [{"directory": folder, "command": f"c++ -std=c++20 {words} -c a.cc", "file": "a.cc"}
+                       for words in arguments]
+            pathlib.Path(folder, "compile_commands.json").write_text(json.dumps(entries), encoding="utf-8")
+            with unittest.mock.patch.dict(os.environ, MESON_BUILD_ROOT=folder), \
+                    unittest.mock.patch.object(tidy, "ROOT", pathlib.Path(folder)):
+                return run(sources)
+
+    def fails_under_clang(self, text, arguments=""):
+        return bool(self.complaints_of_build(tidy.run_clang, [], text, [arguments]))
+
+    def test_clang_tidy_reads_the_sources_it_is_given_each_once(self):
+        source = tidy.Source("a.cc", "")
+        good, bad = "int f(int* p) {\n    return *p;\n}\n", "int f(int* p) {\n    return p == 0 ? 0 : *p;\n}\n"
+        self.assertEqual(self.complaints_of_build(tidy.run_clang_tidy, [source], good), [])
+        complaint, = self.complaints_of_build(tidy.run_clang_tidy, [source], bad, ["", "-DOTHER"])
+        self.assertIn("modernize-use-nullptr", complaint)
+        self.assertEqual(self.complaints_of_build(tidy.run_clang_tidy, [], bad), [])
+        self.assertEqual(self.complaints_of_build(tidy.run_clang_tidy, [source], "int a = WANTED;\n", ["-DWANTED=1"]), [])
 
     def test_clang_sees_what_is_included_by_a_precompiled_header_only(self):
         precompiled = "-fpch-preprocess -include library.hh"
