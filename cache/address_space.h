@@ -81,12 +81,14 @@ public:
 };
 
 // Inode states the flusher cares about (AddressSpace::i_state). Source: include/linux/fs.h I_*.
+// NOLINTBEGIN(readability-identifier-naming): the kernel's names.
 enum InodeState : std::uint32_t {
     I_DIRTY_INODE = 1U << 0,
     I_DIRTY_PAGES = 1U << 1,
     I_SYNC = 1U << 2,  // writeback_single_inode is running
     I_FREEING = 1U << 3,
 };
+// NOLINTEND(readability-identifier-naming)
 
 class AddressSpace {
 public:

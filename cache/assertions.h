@@ -129,27 +129,22 @@ inline bool assertion_enabled(Assertion id) {
 // `holds` is what must be true.
 #define PAGE_ASSERT(page, id, holds, message)                                                   \
     do {                                                                                        \
-        if (!(holds)) [[unlikely]] {                                                            \
+        if (!(holds)) [[unlikely]]                                                              \
             ::wbfat::cache::assertion_failed(WBFAT_CHECK_SITE(#holds), id, &(page), (message)); \
-        }                                                                                       \
     } while (false)
 
 // The same; the statement behind it is done if the operation is to be given up (AfterBug).
-#define PAGE_ASSERT_ELSE(page, id, holds, message, ...)                                 \
-    do {                                                                                \
-        if (!(holds)) [[unlikely]] {                                                    \
-            if (::wbfat::cache::assertion_failed(WBFAT_CHECK_SITE(#holds), id, &(page), \
-                                                 (message)) ==                          \
-                ::wbfat::cache::AfterBug::kGiveUp) {                                    \
-                __VA_ARGS__;                                                            \
-            }                                                                           \
-        }                                                                               \
+#define PAGE_ASSERT_ELSE(page, id, holds, message, ...)                                           \
+    do {                                                                                          \
+        if (!(holds) &&                                                                           \
+            ::wbfat::cache::assertion_failed(WBFAT_CHECK_SITE(#holds), id, &(page), (message)) == \
+                ::wbfat::cache::AfterBug::kGiveUp) [[unlikely]]                                   \
+            __VA_ARGS__;                                                                          \
     } while (false)
 
 // The same about no page in particular.
 #define CACHE_ASSERT(id, holds, message)                                                        \
     do {                                                                                        \
-        if (!(holds)) [[unlikely]] {                                                            \
+        if (!(holds)) [[unlikely]]                                                              \
             ::wbfat::cache::assertion_failed(WBFAT_CHECK_SITE(#holds), id, nullptr, (message)); \
-        }                                                                                       \
     } while (false)

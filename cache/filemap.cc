@@ -327,6 +327,7 @@ Result<std::size_t> filemap_read(AddressSpace& mapping, ReadaheadState& ra,
 
 // --- writing
 
+// NOLINTNEXTLINE(readability-function-size): the fifth level is that of TRY_VOID.
 Result<Page*> write_begin(AddressSpace& mapping, std::uint64_t offset_bytes,
                           std::size_t length_bytes)
     NO_THREAD_SAFETY_ANALYSIS {  // returns the page locked

@@ -99,6 +99,8 @@ class Flusher::Impl {
 public:
     explicit Impl(PageCache& cache);
     ~Impl();
+    Impl(const Impl&) = delete;
+    Impl& operator=(const Impl&) = delete;
 
     void mark_inode_dirty(AddressSpace& mapping, std::uint32_t flags) EXCLUDES(list_lock_);
     void forget(AddressSpace& mapping) EXCLUDES(list_lock_);
@@ -137,7 +139,7 @@ private:
     void wb_writeback(const Work& work) EXCLUDES(list_lock_);
     void queue_io(const Work& work) REQUIRES(list_lock_);
     bool writeback_b_io(const Work& work) EXCLUDES(list_lock_);
-    bool must_yield() REQUIRES(list_lock_);
+    bool must_yield() const REQUIRES(list_lock_);
     void update_backoff() EXCLUDES(list_lock_);
 
     // --- sync
@@ -682,7 +684,7 @@ void Flusher::Impl::do_round() {
     note_writeback_ended();
 }
 
-bool Flusher::Impl::must_yield() {
+bool Flusher::Impl::must_yield() const {
     return stopping_ || paused_ > 0 || syncs_ > 0;
 }
 

@@ -82,6 +82,7 @@ void FreezeGate::tell_the_closer() {
     changed_.notify_all();
 }
 
+// NOLINTNEXTLINE(readability-function-size): the fifth level is that of WBFAT_POINT.
 Result<> switch_protocol(PageCache& cache, const Protocol& protocol, sync::Nanoseconds patience) {
     const sync::MutexLock one_at_a_time(*switching);
     const sync::Nanoseconds deadline = sync::monotonic_now() + patience;

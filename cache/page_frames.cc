@@ -239,6 +239,7 @@ Page* PageFrames::Impl::take_free(PageFrames& frames) {
     return first_untouched < nr_frames ? construct_page_locked(frames) : nullptr;
 }
 
+// NOLINTNEXTLINE(readability-function-size): the fifth level is that of TRY_VOID.
 Result<Page*> PageFrames::alloc() {
     sync::Nanoseconds idle_since{0};
     Page* page = impl_->take_free(*this);
@@ -482,7 +483,7 @@ bool remove_from_mapping(Page& page) REQUIRES(page) {
 
 // Consumes the references of the candidates. Returns how many were freed.
 std::uint64_t PageFrames::free_clean(std::span<Page* const> candidates) {
-    std::array<Page*, kReclaimBatch> freed;
+    std::array<Page*, kReclaimBatch> freed{};
     std::size_t nr_freed = 0;
     for (Page* page : candidates) {
         bool removed = false;
@@ -514,7 +515,7 @@ std::uint64_t PageFrames::shrink_inactive(std::uint64_t nr) {
     }
     std::uint64_t nr_freed = 0;
     while (nr_freed < nr && scan_budget > 0) {
-        std::array<Page*, kReclaimBatch> candidates;
+        std::array<Page*, kReclaimBatch> candidates{};
         const std::size_t want = std::min<std::uint64_t>(nr - nr_freed, kReclaimBatch);
         const std::size_t nr_candidates =
             impl_->gather_candidates({candidates.data(), want}, scan_budget);

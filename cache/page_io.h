@@ -175,8 +175,8 @@ public:
 
 private:
     friend class BioBuilder;
-    static void end_read(Bio& bio);
-    static void end_write(Bio& bio);
+    static void end_read(Bio& base);
+    static void end_write(Bio& base);
     void end_failed_write(PageBio& bio);
     bool redirty_bio(PageBio& bio, Redirty mode);
 

@@ -149,7 +149,7 @@ enum class WakeVerdict {
 
 struct WakeKey {
     Page& page;
-    PageFlag bit;
+    PageFlag bit{};
     Protocol protocol;
     bool page_match = false;  // somebody waits on this page, whatever for
 };

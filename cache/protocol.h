@@ -96,9 +96,9 @@ struct Protocol {
 std::string to_string(const Protocol& protocol);
 
 struct ProtocolPreset {
-    const char* name;
+    const char* name = nullptr;
     Protocol protocol;
-    const char* help;
+    const char* help = nullptr;
 };
 // Oldest kernel first, then the proposals; the default is kDefaultPreset.
 std::span<const ProtocolPreset> protocol_presets();

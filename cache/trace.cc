@@ -34,8 +34,10 @@ TraceEvent unpack(const Record& record, std::uint32_t task_id, const sync::TickS
     event.time = scale.to_monotonic(record[0]);
     event.task_id = task_id;
     // Written by pack_state and address_of of this process.
+    // NOLINTBEGIN(performance-no-int-to-ptr): a record is words.
     event.page = reinterpret_cast<const Page*>(record[1]);
     event.mapping = reinterpret_cast<const AddressSpace*>(record[2]);
+    // NOLINTEND(performance-no-int-to-ptr)
     event.index = record[3];
     event.generation = static_cast<std::uint32_t>(record[4] >> kGenerationShift);
     event.flags = (record[4] >> kFlagsShift) & kFlagsMask;

@@ -115,7 +115,7 @@ private:
 
     struct Later {
         FatValue value;
-        Phase phase;
+        Phase phase{};
     };
     // What a chunk of neighbouring entries becomes.
     struct Fill {

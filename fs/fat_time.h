@@ -9,7 +9,7 @@
 // not carried over.
 #pragma once
 
-#include <time.h>
+#include <ctime>
 
 #include "fs/layout.h"
 #include "fs/mount_options.h"

@@ -22,9 +22,8 @@
 // by address; see namei.h. Source: Linux fs/fat/fat.h msdos_inode_info, fs/fat/inode.c.
 #pragma once
 
-#include <time.h>
-
 #include <cstdint>
+#include <ctime>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,6 +46,7 @@ class Inode;
 class Volume;
 
 // A counted reference.
+// NOLINTNEXTLINE(cppcoreguidelines-special-member-functions): one assignment, by value, is both.
 class InodeRef {
 public:
     InodeRef() = default;

@@ -254,7 +254,7 @@ struct ShortEntry {
 private:
     [[nodiscard]] constexpr bool is_dots(std::size_t count) const {
         for (std::size_t i = 0; i < name.size(); ++i) {
-            if (name.at(i) != (i < count ? '.' : ' ')) {
+            if (name.at(i) != static_cast<std::uint8_t>(i < count ? '.' : ' ')) {
                 return false;
             }
         }

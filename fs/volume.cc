@@ -1,11 +1,10 @@
 // Mount, unmount and what lies between that concerns the whole volume.
 #include "fs/volume.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "cache/base/check.h"

@@ -95,15 +95,13 @@ struct BugSubject {
 
 #define BUG_ON(cond, ...)                                                                \
     do {                                                                                 \
-        if (cond) [[unlikely]] {                                                         \
+        if (cond) [[unlikely]]                                                           \
             ::wbfat::cache::bug(WBFAT_CHECK_SITE(#cond), {} __VA_OPT__(, ) __VA_ARGS__); \
-        }                                                                                \
     } while (false)
 
 #define PAGE_BUG_ON(page, cond, ...)                                                    \
     do {                                                                                \
-        if (cond) [[unlikely]] {                                                        \
+        if (cond) [[unlikely]]                                                          \
             ::wbfat::cache::bug(WBFAT_CHECK_SITE(#cond),                                \
                                 {&(page), to_string(page)} __VA_OPT__(, ) __VA_ARGS__); \
-        }                                                                               \
     } while (false)

@@ -41,21 +41,20 @@ public:
 
 }  // namespace wbfat
 
-// Evaluates to the value of a Result, or returns its error from the calling function.
-#define TRY(expression)                              \
-    __extension__({                                  \
-        auto try_result_ = (expression);             \
-        if (!try_result_.has_value()) [[unlikely]] { \
-            return try_result_.error();              \
-        }                                            \
-        std::move(try_result_).operator*();          \
+// Evaluates to the value of a Result, or returns its error from the calling function. No braces
+// around the return: they would be one more level of nesting wherever this is used.
+#define TRY(expression)                            \
+    __extension__({                                \
+        auto try_result_ = (expression);           \
+        if (!try_result_.has_value()) [[unlikely]] \
+            return try_result_.error();            \
+        std::move(try_result_).operator*();        \
     })
 
 // The same for a Result<void>.
-#define TRY_VOID(expression)                         \
-    do {                                             \
-        auto try_result_ = (expression);             \
-        if (!try_result_.has_value()) [[unlikely]] { \
-            return try_result_.error();              \
-        }                                            \
+#define TRY_VOID(expression)                       \
+    do {                                           \
+        auto try_result_ = (expression);           \
+        if (!try_result_.has_value()) [[unlikely]] \
+            return try_result_.error();            \
     } while (false)

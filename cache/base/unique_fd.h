@@ -12,11 +12,13 @@ public:
     UniqueFd() = default;
     explicit UniqueFd(int fd) : fd_(fd) {}
     UniqueFd(UniqueFd&& other) noexcept : fd_(other.release()) {}
-    UniqueFd& operator=(UniqueFd other) noexcept {
-        std::swap(fd_, other.fd_);
+    UniqueFd& operator=(UniqueFd&& other) noexcept {
+        UniqueFd taken(std::move(other));
+        std::swap(fd_, taken.fd_);
         return *this;
     }
     UniqueFd(const UniqueFd&) = delete;
+    UniqueFd& operator=(const UniqueFd&) = delete;
     ~UniqueFd() {
         if (fd_ >= 0) {
             ::close(fd_);

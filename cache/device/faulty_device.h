@@ -72,6 +72,8 @@ public:
     explicit FaultyDevice(BlockDevice& inner,
                           CompletionContext completion = CompletionContext::kOnThread);
     ~FaultyDevice() override;
+    FaultyDevice(const FaultyDevice&) = delete;
+    FaultyDevice& operator=(const FaultyDevice&) = delete;
 
     RuleId add_rule(const FaultRule& rule) EXCLUDES(lock_);
     void remove_rule(RuleId id) EXCLUDES(lock_);

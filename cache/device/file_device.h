@@ -37,6 +37,7 @@ struct OpenError {
 
 [[noreturn]] inline void throw_exception_from_error(const OpenError& error,
                                                     const boost::source_location&) {
+    // NOLINTNEXTLINE(cert-err60-cpp): the sentence may be too long to copy, and then nothing helps.
     throw error;
 }
 
@@ -63,6 +64,8 @@ public:
     [[nodiscard]] static OpenResult open(const std::string& path, const Options& options);
     // Waits for what is in flight (B1).
     ~FileDevice() override;
+    FileDevice(const FileDevice&) = delete;
+    FileDevice& operator=(const FileDevice&) = delete;
 
     [[nodiscard]] const DeviceGeometry& geometry() const override;
     [[nodiscard]] const std::string& name() const override;

@@ -35,6 +35,8 @@ public:
     explicit LatencyDevice(BlockDevice& inner);
     // Waits for what is in flight.
     ~LatencyDevice() override;
+    LatencyDevice(const LatencyDevice&) = delete;
+    LatencyDevice& operator=(const LatencyDevice&) = delete;
 
     [[nodiscard]] const DeviceGeometry& geometry() const override;
     [[nodiscard]] const std::string& name() const override;

@@ -41,6 +41,8 @@ public:
     MemoryDevice(std::span<const std::byte> image, Options options);
     // Completes what was submitted (B1), then frees the memory.
     ~MemoryDevice() override;
+    MemoryDevice(const MemoryDevice&) = delete;
+    MemoryDevice& operator=(const MemoryDevice&) = delete;
 
     [[nodiscard]] const DeviceGeometry& geometry() const override;
     [[nodiscard]] const std::string& name() const override;

@@ -117,6 +117,8 @@ public:
     explicit RecordingDevice(BlockDevice& inner);
     // Waits for what is in flight: its completion still wants to be logged.
     ~RecordingDevice() override;
+    RecordingDevice(const RecordingDevice&) = delete;
+    RecordingDevice& operator=(const RecordingDevice&) = delete;
 
     // A name for this moment: mark("fsync a.txt") after the fsync returned.
     void mark(std::string name) EXCLUDES(lock_);

@@ -98,9 +98,11 @@ struct Where {
         return static_cast<int>(at.line());
     }
 #else
+    // NOLINTBEGIN(readability-identifier-naming): function() and its like have the names.
     const char* function_;
     const char* file_;
     int line_;
+    // NOLINTEND(readability-identifier-naming)
     static constexpr Where here(const char* function = __builtin_FUNCTION(),
                                 const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
         return {function, file, line};
@@ -451,6 +453,7 @@ public:
 
 private:
     union {
+        // NOLINTNEXTLINE(readability-identifier-naming): private, though in a union.
         T value_;
     };
 };
@@ -752,8 +755,7 @@ private:
 // WBFAT_POINT("name") or WBFAT_POINT("name", page); rules select by task and turn here.
 #define WBFAT_POINT(...)                                                              \
     do {                                                                              \
-        if (::wbfat::sync::sched::points_matter) [[unlikely]] {                       \
+        if (::wbfat::sync::sched::points_matter) [[unlikely]]                         \
             ::wbfat::sync::sched::at_point_about(::wbfat::sync::sched::Where::here(), \
                                                  __VA_ARGS__);                        \
-        }                                                                             \
     } while (false)

@@ -151,6 +151,7 @@ public:
 
 private:
     union {
+        // NOLINTNEXTLINE(readability-identifier-naming): private, though in a union.
         T value_;
     };
 };
@@ -454,9 +455,8 @@ template <typename... About>
 }  // namespace wbfat::sync::inline WBFAT_RT
 
 // WBFAT_POINT("name") or WBFAT_POINT("name", page).
-#define WBFAT_POINT(...)                                                                \
-    do {                                                                                \
-        if (::wbfat::sync::points_armed.load(std::memory_order_relaxed)) [[unlikely]] { \
-            ::wbfat::sync::hit_point_about(__VA_ARGS__);                                \
-        }                                                                               \
+#define WBFAT_POINT(...)                                                              \
+    do {                                                                              \
+        if (::wbfat::sync::points_armed.load(std::memory_order_relaxed)) [[unlikely]] \
+            ::wbfat::sync::hit_point_about(__VA_ARGS__);                              \
     } while (false)

@@ -84,6 +84,8 @@ public:
         }
         disarm_point(id_);
     }
+    ArmedTerms(const ArmedTerms&) = delete;
+    ArmedTerms& operator=(const ArmedTerms&) = delete;
 
     PointRuleStatus status() const override {
         const MutexLock lock(mutex_);
@@ -183,6 +185,8 @@ public:
         disarm_point(announced_id_);
         disarm_point(since_id_);
     }
+    ArmedOrdering(const ArmedOrdering&) = delete;
+    ArmedOrdering& operator=(const ArmedOrdering&) = delete;
 
     PointRuleStatus status() const override {
         const MutexLock lock(mutex_);
@@ -247,6 +251,8 @@ public:
     ~ArmedChaos() override {
         disarm_point(id_);
     }
+    ArmedChaos(const ArmedChaos&) = delete;
+    ArmedChaos& operator=(const ArmedChaos&) = delete;
 
     PointRuleStatus status() const override {
         const MutexLock lock(mutex_);

@@ -12,7 +12,7 @@ std::atomic<bool> points_armed{false};
 namespace {
 
 struct ArmedRule {
-    PointRuleId id;
+    PointRuleId id = 0;
     std::string name;
     PointRule rule;
     std::uint64_t matched = 0;    // guarded by Registry::mutex

@@ -4,10 +4,10 @@
 //
 // Rates are of processor time, one core, so that a busy machine does not change them much.
 #include <fmt/format.h>
-#include <time.h>
 
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 
 #include "tools/explore/explore.h"
 
