@@ -344,7 +344,7 @@ Result<Page*> write_begin(AddressSpace& mapping, std::uint64_t offset_bytes,
                 continue;
             }
             std::memset(page.data, 0, kPageSize);
-            page.flags.fetch_or(PG_uptodate);
+            page.flags.set(PG_uptodate);
         }
         wait_for_stable_page(page);
         return &page;
@@ -363,7 +363,7 @@ void write_end(AddressSpace& mapping, Page& page, std::uint64_t offset_bytes,
             return;
         }
         std::memset(page.data + copied_bytes, 0, kPageSize - copied_bytes);
-        page.flags.fetch_or(PG_uptodate);
+        page.flags.set(PG_uptodate);
     }
     if (copied_bytes > 0) {
         set_page_dirty(page, blocks_covering(offset, copied_bytes));

@@ -22,10 +22,10 @@ bool try_get_page(Page& page) {
 void put_page(Page& page) {
     // Release, so that what this holder did to the page comes before the frame's next use; acquire,
     // for the one who frees it.
-    const std::int32_t before = page.refcount.fetch_sub(1, std::memory_order_acq_rel);
-    PAGE_ASSERT(page, Assertion::kReferenceCount, before > 0,
+    const int left = page.refcount.sub_and_sign(1, std::memory_order_acq_rel);
+    PAGE_ASSERT(page, Assertion::kReferenceCount, left >= 0,
                 "a reference is dropped that nobody held");
-    if (before == 1 && page.frames != nullptr) {
+    if (left == 0 && page.frames != nullptr) {
         page.frames->free(page);
     }
 }

@@ -46,7 +46,7 @@ class PageFrames;
 enum class LruList : std::uint8_t { kNone, kInactive, kActive };
 
 struct CAPABILITY("page") Page {
-    sync::Atomic<std::uint64_t> flags{0};
+    sync::FlagWord flags{0};
     sync::Atomic<std::int32_t> refcount{0};
     // Counts the uses of this frame: bumped each time the frame is handed out. A late touch of a
     // reused page shows as a changed generation.
@@ -76,13 +76,13 @@ struct CAPABILITY("page") Page {
 
 // Lockless looks at the flag word (acquire).
 inline bool page_test(const Page& page, PageFlag flag) {
-    return (page.flags.load(std::memory_order_acquire) & flag) != 0;
+    return page.flags.test(flag);
 }
 
 // Requires that a reference exists and stays while this runs: the caller's own, the index's (under
 // the i_pages lock), or PG_writeback, which keeps the page in its mapping.
 inline void get_page(Page& page) {
-    page.refcount.fetch_add(1, std::memory_order_relaxed);
+    page.refcount.add(1, std::memory_order_relaxed);
 }
 // What a point at `page` is about. Reads nothing that may be gone: good in any context.
 inline sync::PointSubject point_subject(const Page& page) {

@@ -103,7 +103,7 @@ LruList list_of(const Page& page) {
 }
 
 void clear_referenced(Page& page) {
-    page.flags.fetch_and(~std::uint64_t{PG_referenced}, std::memory_order_relaxed);
+    page.flags.clear(PG_referenced, std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -382,7 +382,7 @@ void PageFrames::lru_remove(Page& page) {
 // Source: folio_mark_accessed: unreferenced -> referenced -> active.
 void PageFrames::mark_accessed(Page& page) {
     if (!page_test(page, PG_referenced)) {
-        page.flags.fetch_or(PG_referenced, std::memory_order_relaxed);
+        page.flags.set(PG_referenced, std::memory_order_relaxed);
         return;
     }
     if (list_of(page) != LruList::kInactive) {
@@ -449,7 +449,7 @@ std::size_t PageFrames::Impl::gather_candidates(std::span<Page*> out, std::uint6
         }
         lru_move_locked(page, LruList::kInactive);
         if ((flags & PG_writeback) != 0) {
-            page.flags.fetch_or(PG_reclaim, std::memory_order_relaxed);
+            page.flags.set(PG_reclaim, std::memory_order_relaxed);
         } else if ((flags & (PG_locked | PG_dirty)) == 0 && try_get_page(page)) {
             out[nr++] = &page;
         }
@@ -471,7 +471,7 @@ bool remove_from_mapping(Page& page) REQUIRES(page) {
     // lock, and other reclaimers, who may, only want what we want.
     constexpr std::int32_t kUnused = 2;
     if (page.refcount.load(std::memory_order_acquire) != kUnused ||
-        (page.flags.load(std::memory_order_seq_cst) & (PG_dirty | PG_writeback)) != 0) {
+        page.flags.test(PG_dirty | PG_writeback, std::memory_order_seq_cst)) {
         return false;
     }
     mapping->i_pages.erase_locked(page.index);
@@ -498,7 +498,7 @@ std::uint64_t PageFrames::free_clean(std::span<Page* const> candidates) {
         }
         // It leaves the LRU when it is freed. Both references at once, ours and that of the index;
         // another reclaimer may still hold one for a moment, and then frees the page.
-        if (page->refcount.fetch_sub(2, std::memory_order_acq_rel) == 2) {
+        if (page->refcount.sub_and_sign(2, std::memory_order_acq_rel) == 0) {
             freed[nr_freed++] = page;
         }
     }

@@ -167,7 +167,7 @@ std::size_t PageIndex::find_get_range_tag(pgoff_t start, pgoff_t end, PageTag ta
 }
 
 bool PageIndex::tagged(PageTag tag) const {
-    return (root_tags_.load(std::memory_order_acquire) & (1U << tag)) != 0;
+    return root_tags_.test(1U << tag);
 }
 
 std::uint64_t PageIndex::nr_pages() const {
@@ -333,9 +333,9 @@ void PageIndex::shrink_locked() {
 // --- marks
 
 void PageIndex::publish_root_tags_locked() {
-    std::uint32_t tags = 0;
+    std::uint64_t tags = 0;
     for (unsigned tag = 0; root_ != nullptr && tag < kNrPageTags; ++tag) {
-        tags |= root_->words[tag] != 0 ? 1U << tag : 0;
+        tags |= root_->words[tag] != 0 ? 1U << tag : 0U;
     }
     root_tags_.store(tags, std::memory_order_release);
 }

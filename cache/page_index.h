@@ -117,7 +117,7 @@ private:
     Node* root_ GUARDED_BY(lock_) = nullptr;
     // Read without the lock.
     sync::Atomic<std::uint64_t> nr_pages_{0};
-    sync::Atomic<std::uint32_t> root_tags_{0};  // bit per mark: any page marked
+    sync::FlagWord root_tags_{0};  // bit per mark: any page marked
 };
 
 }  // namespace wbfat::cache::inline WBFAT_RT

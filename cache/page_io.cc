@@ -31,7 +31,7 @@ std::uint32_t offset_of(const BioSegment& segment) {
 // The read handed its page lock to the completion, with a reference.
 void end_page_read(Page& page) NO_THREAD_SAFETY_ANALYSIS {
     if (!page_test(page, PG_error)) {
-        page.flags.fetch_or(PG_uptodate);
+        page.flags.set(PG_uptodate);
     }
     unlock_page(page);
     put_page(page);
@@ -252,7 +252,7 @@ void PageIo::end_read(Bio& base) {
         Page& page = page_of(segment);
         if (bio.error != 0) {
             counters.read_errors.add();
-            page.flags.fetch_or(PG_error);
+            page.flags.set(PG_error);
         } else {
             zero_beyond_eof(segment, bio.eof_bytes);
         }

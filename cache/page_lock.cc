@@ -26,9 +26,8 @@ void assert_locked(const Page& page) {
 bool dirty_page(Page& page, BlockMask blocks) REQUIRES(page) {
     page.dirty_blocks |= blocks;
     // A page that is written again is of use again: reclaim must not hurry it out.
-    page.flags.fetch_and(~std::uint64_t{PG_reclaim}, std::memory_order_relaxed);
-    const std::uint64_t old = page.flags.fetch_or(PG_dirty, std::memory_order_acq_rel);
-    if ((old & PG_dirty) != 0) {
+    page.flags.clear(PG_reclaim, std::memory_order_relaxed);
+    if (page.flags.test_and_set(PG_dirty)) {
         return false;
     }
     WBFAT_POINT("set_dirty:flagged", page);
@@ -50,9 +49,7 @@ bool dirty_page(Page& page, BlockMask blocks) REQUIRES(page) {
 
 // Clears PG_dirty and the account of it. Returns whether it was set.
 bool undirty_page(Page& page) REQUIRES(page) {
-    const std::uint64_t old =
-        page.flags.fetch_and(~std::uint64_t{PG_dirty}, std::memory_order_acq_rel);
-    if ((old & PG_dirty) == 0) {
+    if (!page.flags.test_and_clear(PG_dirty)) {
         return false;
     }
     if (AddressSpace* const mapping = page.mapping.load(std::memory_order_relaxed)) {
@@ -78,7 +75,7 @@ void assert_dirty_mark(Page& page) REQUIRES(page) {
 // --- the lock
 
 bool trylock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
-    if ((page.flags.fetch_or(PG_locked, std::memory_order_acquire) & PG_locked) != 0) {
+    if (page.flags.test_and_set(PG_locked, std::memory_order_acquire)) {
         return false;
     }
     trace_page(TraceKind::kLock, page);
@@ -116,9 +113,10 @@ void unlock_page(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // is the capability
         clear_page_bit_and_wake(page, PG_locked);
         return;
     }
-    const std::uint64_t old = page.flags.fetch_xor(PG_locked, std::memory_order_release);
+    const bool waiters =
+        page.flags.fetch_toggle(PG_locked, PG_waiters, std::memory_order_release) != 0;
     WBFAT_POINT("unlock_page:cleared", page);
-    if ((old & PG_waiters) != 0) {
+    if (waiters) {
         wake_up_page_bit(page, PG_locked);
     }
 }
@@ -223,7 +221,7 @@ bool try_prepare_page_writeback(Page& page) {
     if (current_protocol().set == SetWriteback::kAfterWait) {
         return !page_test(page, PG_writeback);
     }
-    return (page.flags.fetch_or(PG_writeback, std::memory_order_acquire) & PG_writeback) == 0;
+    return !page.flags.test_and_set(PG_writeback, std::memory_order_acquire);
 }
 
 namespace {
@@ -242,13 +240,13 @@ void assert_writeback_mark(AddressSpace& mapping, Page& page) REQUIRES(mapping.i
 // is DIRTY or WRITEBACK, or locked. Returns whether the writeback is a new one.
 bool set_bit_and_marks(AddressSpace* mapping, Page& page, bool is_ours, Towrite towrite) {
     if (mapping == nullptr) {
-        return (page.flags.fetch_or(PG_writeback) & PG_writeback) == 0 || is_ours;
+        return !page.flags.test_and_set(PG_writeback) || is_ours;
     }
     const sync::SpinLockGuard guard(mapping->i_pages.lock());
     if (!is_ours && assertion_enabled(Assertion::kWritebackMark)) {
         assert_writeback_mark(*mapping, page);
     }
-    const std::uint64_t old = page.flags.fetch_or(PG_writeback, std::memory_order_acq_rel);
+    const std::uint64_t old = page.flags.fetch_set(PG_writeback, PG_writeback | PG_dirty);
     // Set already, and not by us: an earlier write is in flight, whose end will clear the mark and
     // the count for both (writeback-protocol.md 9.2).
     const bool newly = is_ours || (old & PG_writeback) == 0;
@@ -284,19 +282,21 @@ void start_writeback(Page& page, Towrite towrite) REQUIRES(page) {
     WBFAT_POINT("set_writeback:done", page);
 }
 
-// Returns the flag word before; with the queue lock the sleepers are awake by then.
+// Returns PG_writeback and PG_waiters as they were before; with the queue lock the sleepers are
+// awake by then.
 std::uint64_t clear_bit(Page& page, EndClear how) {
     // seq_cst: pairs with the allocator's count of sleepers in PageFrames::page_came_clean.
     constexpr auto kOrder = std::memory_order_seq_cst;
+    constexpr std::uint64_t kSeen = PG_writeback | PG_waiters;
     // switch: end, 17.2 d. Split: who comes to wait between the clear and the look at PG_waiters is
     // woken by an end that was not its own. Xor: only who was there before the clear, or whoever
     // shares PG_waiters with one who was. Queue-lock: nobody; the price is the bucket lock inside
     // the i_pages lock.
     switch (how) {
         case EndClear::kSplit:
-            return page.flags.fetch_and(~std::uint64_t{PG_writeback}, kOrder);
+            return page.flags.fetch_clear(PG_writeback, kSeen, kOrder);
         case EndClear::kXor:
-            return page.flags.fetch_xor(PG_writeback, kOrder);
+            return page.flags.fetch_toggle(PG_writeback, kSeen, kOrder);
         default:
             return clear_page_bit_and_wake(page, PG_writeback);
     }
@@ -407,7 +407,7 @@ void end_page_writeback(Page& page) NO_THREAD_SAFETY_ANALYSIS {  // locks under 
     PAGE_ASSERT_ELSE(page, Assertion::kEndWritebackClear, page_test(page, PG_writeback),
                      "PageWriteback not set", return give_up_end(page, protocol.end_lock));
     if (page_test(page, PG_reclaim)) {
-        page.flags.fetch_and(~std::uint64_t{PG_reclaim}, std::memory_order_relaxed);
+        page.flags.clear(PG_reclaim, std::memory_order_relaxed);
         page.frames->rotate_reclaimable(page);
     }
     const EndHold hold(page, protocol.ref);

@@ -94,7 +94,7 @@ void count_wait(const Page& page, PageFlag bit) {
 }
 
 bool test_and_set_bit(Page& page, PageFlag bit) {
-    return (page.flags.fetch_or(bit, std::memory_order_acquire) & bit) != 0;
+    return page.flags.test_and_set(bit, std::memory_order_acquire);
 }
 
 // Source: folio_trylock_flag.
@@ -238,7 +238,7 @@ void wake_locked(Bucket& bucket, WakeKey& key) REQUIRES(bucket.lock) {
     // If ours matched, some may be left; a mark too many is cleaned by the next waker (W2).
     const bool queue_empty = next_of(bucket.head) == &bucket.head;
     if (queue_empty || !key.page_match) {
-        key.page.flags.fetch_and(~std::uint64_t{PG_waiters}, std::memory_order_acq_rel);
+        key.page.flags.clear(PG_waiters);
     }
 }
 
@@ -387,7 +387,7 @@ private:
         if (next_of(entry_) == &entry_) {
             start_round();
             insert_before(bucket_.head, entry_);
-            entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+            entry_.page->flags.set(PG_waiters);
             WBFAT_POINT("wait:waiters_set");
         }
     }
@@ -428,7 +428,7 @@ private:
     // Sets PG_waiters, tests or takes the bit, and queues the entry if that failed.
     void enqueue_or_take() {
         const sync::SpinLockGuard guard(bucket_.lock);
-        entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+        entry_.page->flags.set(PG_waiters);
         WBFAT_POINT("wait:waiters_set");
         if (try_bit(page_, entry_.bit, behavior_)) {
             entry_.state.fetch_or(kWoken | kDone, std::memory_order_relaxed);
@@ -475,7 +475,7 @@ std::uint64_t clear_page_bit_and_wake(Page& page, PageFlag bit) {
     Bucket& bucket = bucket_for(page);
     WakeKey key{.page = page, .bit = bit, .protocol = current_protocol()};
     const sync::SpinLockGuard guard(bucket.lock);
-    old = page.flags.fetch_and(~std::uint64_t{bit}, kOrder);
+    old = page.flags.fetch_clear(bit, bit | PG_waiters, kOrder);
     wake_locked(bucket, key);
     return old;
 }

@@ -56,7 +56,7 @@ private:
 // error.
 void finish_without_io(Page& page, PageFlag flag)
     NO_THREAD_SAFETY_ANALYSIS {  // the lock came with a run of pages
-    page.flags.fetch_or(flag);
+    page.flags.set(flag);
     unlock_page(page);
     put_page(page);
 }
@@ -115,7 +115,7 @@ Result<> read_window(AddressSpace& mapping, pgoff_t start, std::uint64_t nr,
             continue;
         }
         if (lookahead > 0 && index == start + nr - lookahead) {
-            page->flags.fetch_or(PG_readahead);
+            page->flags.set(PG_readahead);
         }
         run.add(*page);
     }
@@ -205,7 +205,7 @@ Result<> read_locked_pages(AddressSpace& mapping, std::span<Page* const> pages) 
     builder.set_eof(eof);
     int error = 0;
     for (Page* page : pages) {
-        page->flags.fetch_and(~std::uint64_t{PG_error});
+        page->flags.clear(PG_error);
         const std::uint64_t base = page_offset(page->index);
         const std::uint64_t valid = eof > base ? std::min<std::uint64_t>(eof - base, kPageSize) : 0;
         const auto length = static_cast<std::uint32_t>((valid + granule - 1) / granule * granule);
@@ -276,7 +276,7 @@ Result<> page_cache_sync_ra(AddressSpace& mapping, ReadaheadState& ra, pgoff_t i
 void page_cache_async_ra(AddressSpace& mapping, ReadaheadState& ra, Page& page,
                          std::uint64_t nr_wanted) {
     const std::uint32_t max = max_window_pages(mapping);
-    page.flags.fetch_and(~std::uint64_t{PG_readahead});
+    page.flags.clear(PG_readahead);
     if (max == 0) {
         return;
     }

@@ -149,7 +149,7 @@ void CondVar::notify_one(Where where) {
 
 void CondVar::notify_all(Where where) {
     announce(OpKind::kCondNotifyAll, &state_, 0, 0, where);
-    state_ = {};
+    state_.remove_all();
 }
 
 // --- Parker

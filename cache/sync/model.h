@@ -54,6 +54,7 @@ enum class OpKind : std::uint8_t {
     kCompareExchange,
     kFetchAdd,
     kFetchSub,
+    kSubAndSign,
     kFetchOr,
     kFetchAnd,
     kFetchXor,
@@ -153,14 +154,17 @@ extern constinit bool clears_remains;
     }
 #endif
 }
+// What an operation sees of an atomic's old value, as bits: with it stands whom it can race with.
+inline constexpr std::uint64_t kSeesAll = ~std::uint64_t{0};
 void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
-                   Where where);
+                   Where where, std::uint64_t seen);
 // An operation about to be done. Returns when it is its turn.
 [[gnu::always_inline]] inline void before(OpKind kind, const void* object, std::uint64_t argument,
-                                          unsigned size_bytes, Where where) {
+                                          unsigned size_bytes, Where where,
+                                          std::uint64_t seen = kSeesAll) {
     clear_dead_stack();
     clear_saved_registers();
-    wait_for_turn(kind, object, argument, size_bytes, where);
+    wait_for_turn(kind, object, argument, size_bytes, where, seen);
     clear_dead_stack();
 }
 // The running task holds it exclusively, or no longer.
@@ -170,6 +174,12 @@ void let_go_of_lock(const void* lock);
 // as far again.
 void object_lives(const void* object);
 void object_dies(const void* object);
+// As a destructor says it.
+constexpr void end_life(const void* object) {
+    if (!std::is_constant_evaluated() && running != nullptr) {
+        object_dies(object);
+    }
+}
 // Part of no state; a word or less.
 void statistic_written(const void* object);
 // Fails the run if the task has ended: its Task would be gone.
@@ -195,9 +205,9 @@ std::uint64_t bits_of(T value) noexcept {
 }
 
 inline void announce(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
-                     Where where) {
+                     Where where, std::uint64_t seen = kSeesAll) {
     if (running != nullptr) [[likely]] {
-        before(kind, object, argument, size_bytes, where);
+        before(kind, object, argument, size_bytes, where, seen);
     }
 }
 
@@ -261,6 +271,13 @@ struct LockState {
     std::atomic<std::uint32_t> writer_order{0}, reader_order{0};
 #endif
 
+    LockState() = default;
+    constexpr ~LockState() {
+        end_life(this);
+    }
+    LockState(const LockState&) = delete;
+    LockState& operator=(const LockState&) = delete;
+
     void lock(Where where);
     bool try_lock(Where where);
     void unlock(Where where);
@@ -273,6 +290,18 @@ struct CondState {
     static constexpr std::size_t kMaxWaiters = 15;
     std::uint8_t count = 0;
     std::uint8_t waiters[kMaxWaiters] = {};  // task numbers
+
+    CondState() = default;
+    constexpr ~CondState() {
+        end_life(this);
+    }
+    CondState(const CondState&) = delete;
+    CondState& operator=(const CondState&) = delete;
+
+    void remove_all() {
+        count = 0;
+        std::memset(waiters, 0, sizeof(waiters));
+    }
 };
 
 }  // namespace sched
@@ -305,9 +334,7 @@ public:
         begin_life();
     }
     constexpr ~Atomic() {
-        if (!std::is_constant_evaluated() && sched::running != nullptr) {
-            sched::object_dies(this);
-        }
+        sched::end_life(this);
     }
     Atomic(const Atomic&) = delete;
     Atomic& operator=(const Atomic&) = delete;
@@ -349,6 +376,18 @@ public:
         sched::announce(sched::OpKind::kFetchSub, this, sched::bits_of(delta), sizeof(T), where);
         return value_.fetch_sub(delta, order);
     }
+    void add(T delta, std::memory_order order = std::memory_order_acq_rel,
+             sched::Where where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchAdd, this, sched::bits_of(delta), sizeof(T), where, 0);
+        static_cast<void>(value_.fetch_add(delta, order));
+    }
+    int sub_and_sign(T delta, std::memory_order order = std::memory_order_acq_rel,
+                     sched::Where where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kSubAndSign, this, sched::bits_of(delta), sizeof(T), where,
+                        0);
+        const T left = static_cast<T>(value_.fetch_sub(delta, order) - delta);
+        return (left > 0 ? 1 : 0) - (left < 0 ? 1 : 0);
+    }
     T fetch_or(T bits, std::memory_order order = std::memory_order_acq_rel,
                sched::Where where = sched::Where::here()) noexcept {
         sched::announce(sched::OpKind::kFetchOr, this, sched::bits_of(bits), sizeof(T), where);
@@ -365,14 +404,63 @@ public:
         return value_.fetch_xor(bits, order);
     }
 
+protected:
+    sched::Cell<T> value_{};  // NOLINT(misc-non-private-member-variables-in-classes): FlagWord's
+
 private:
     constexpr void begin_life() const noexcept {
         if (!std::is_constant_evaluated() && sched::running != nullptr) {
             sched::object_lives(this);
         }
     }
+};
 
-    sched::Cell<T> value_{};
+// See native.h.
+class FlagWord : public Atomic<std::uint64_t> {
+public:
+    using Atomic::Atomic;
+
+    [[nodiscard]] bool test(std::uint64_t bits, std::memory_order order = std::memory_order_acquire,
+                            sched::Where where = sched::Where::here()) const noexcept {
+        sched::announce(sched::OpKind::kLoad, this, 0, sizeof(bits), where, bits);
+        return (value_.load(order) & bits) != 0;
+    }
+    void set(std::uint64_t bits, std::memory_order order = std::memory_order_acq_rel,
+             sched::Where where = sched::Where::here()) noexcept {
+        static_cast<void>(fetch_set(bits, 0, order, where));
+    }
+    void clear(std::uint64_t bits, std::memory_order order = std::memory_order_acq_rel,
+               sched::Where where = sched::Where::here()) noexcept {
+        static_cast<void>(fetch_clear(bits, 0, order, where));
+    }
+    [[nodiscard]] bool test_and_set(std::uint64_t bits,
+                                    std::memory_order order = std::memory_order_acq_rel,
+                                    sched::Where where = sched::Where::here()) noexcept {
+        return fetch_set(bits, bits, order, where) != 0;
+    }
+    [[nodiscard]] bool test_and_clear(std::uint64_t bits,
+                                      std::memory_order order = std::memory_order_acq_rel,
+                                      sched::Where where = sched::Where::here()) noexcept {
+        return fetch_clear(bits, bits, order, where) != 0;
+    }
+    std::uint64_t fetch_set(std::uint64_t bits, std::uint64_t seen,
+                            std::memory_order order = std::memory_order_acq_rel,
+                            sched::Where where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchOr, this, bits, sizeof(bits), where, seen);
+        return value_.fetch_or(bits, order) & seen;
+    }
+    std::uint64_t fetch_clear(std::uint64_t bits, std::uint64_t seen,
+                              std::memory_order order = std::memory_order_acq_rel,
+                              sched::Where where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchAnd, this, ~bits, sizeof(bits), where, seen);
+        return value_.fetch_and(~bits, order) & seen;
+    }
+    std::uint64_t fetch_toggle(std::uint64_t bits, std::uint64_t seen,
+                               std::memory_order order = std::memory_order_acq_rel,
+                               sched::Where where = sched::Where::here()) noexcept {
+        sched::announce(sched::OpKind::kFetchXor, this, bits, sizeof(bits), where, seen);
+        return value_.fetch_xor(bits, order) & seen;
+    }
 };
 
 // Statistics and switches; see native.h. No interleaving hangs on it, so the scheduler does not see
@@ -633,7 +721,9 @@ private:
 class Parker {
 public:
     Parker() = default;
-    ~Parker() = default;
+    ~Parker() {
+        end();
+    }
     Parker(const Parker&) = delete;
     Parker& operator=(const Parker&) = delete;
 
@@ -643,6 +733,10 @@ public:
     bool park_for(Nanoseconds timeout, sched::Where where = sched::Where::here());
     // By anybody. The Parker must outlive the call, not only the owner's return from park().
     void unpark(sched::Where where = sched::Where::here());
+    // Its owner has ended.
+    void end() {
+        sched::end_life(&token_);
+    }
 
 private:
     sched::Cell<std::uint32_t> token_{0};
@@ -690,6 +784,11 @@ public:
     }
     void clear_interrupt(sched::Where where = sched::Where::here()) {
         interrupted_.store(false, std::memory_order_release, where);
+    }
+
+    // By itself, last of all.
+    void end() {
+        parker_.end();
     }
 
     // For current_task_ring.

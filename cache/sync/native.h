@@ -83,6 +83,16 @@ public:
     T fetch_sub(T delta, std::memory_order order = std::memory_order_acq_rel) noexcept {
         return value_.fetch_sub(delta, order);
     }
+    // fetch_add for which the sum does not matter.
+    void add(T delta, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        static_cast<void>(value_.fetch_add(delta, order));
+    }
+    // Of a count: -1, 0 or 1 as what is left is less than, equal to or more than none. Who holds
+    // one of many learns no more, and so does not mind who else lets go.
+    int sub_and_sign(T delta, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        const T left = static_cast<T>(value_.fetch_sub(delta, order) - delta);
+        return (left > 0 ? 1 : 0) - (left < 0 ? 1 : 0);
+    }
     T fetch_or(T bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
         return value_.fetch_or(bits, order);
     }
@@ -93,8 +103,52 @@ public:
         return value_.fetch_xor(bits, order);
     }
 
-private:
-    std::atomic<T> value_{};
+protected:
+    std::atomic<T> value_{};  // NOLINT(misc-non-private-member-variables-in-classes): FlagWord's
+};
+
+// A word of flags. Each operation sees and changes no bits but those that it names, so two that
+// name different ones cannot disturb each other, which the explorer makes use of. What Atomic has
+// for the word as a whole remains.
+//
+// Source: Linux include/linux/bitops.h. Differs: several bits at once.
+class FlagWord : public Atomic<std::uint64_t> {
+public:
+    using Atomic::Atomic;
+
+    // Whether any of them is set.
+    [[nodiscard]] bool test(std::uint64_t bits,
+                            std::memory_order order = std::memory_order_acquire) const noexcept {
+        return (value_.load(order) & bits) != 0;
+    }
+    void set(std::uint64_t bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        value_.fetch_or(bits, order);
+    }
+    void clear(std::uint64_t bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        value_.fetch_and(~bits, order);
+    }
+    // Whether any of them was set before.
+    [[nodiscard]] bool test_and_set(std::uint64_t bits,
+                                    std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return fetch_set(bits, bits, order) != 0;
+    }
+    [[nodiscard]] bool test_and_clear(
+        std::uint64_t bits, std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return fetch_clear(bits, bits, order) != 0;
+    }
+    // What was set before of `seen`.
+    std::uint64_t fetch_set(std::uint64_t bits, std::uint64_t seen,
+                            std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_or(bits, order) & seen;
+    }
+    std::uint64_t fetch_clear(std::uint64_t bits, std::uint64_t seen,
+                              std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_and(~bits, order) & seen;
+    }
+    std::uint64_t fetch_toggle(std::uint64_t bits, std::uint64_t seen,
+                               std::memory_order order = std::memory_order_acq_rel) noexcept {
+        return value_.fetch_xor(bits, order) & seen;
+    }
 };
 
 // A value that may be read and written by anybody at any time and that nothing is decided by where

@@ -235,13 +235,14 @@ constexpr std::size_t bytes_written(OpKind kind, unsigned size_bytes) {
 }  // namespace
 
 void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
-                   Where where) {
+                   Where where, std::uint64_t seen) {
     Scheduler& s = scheduler();
     Fiber& fiber = current_fiber();
     fiber.pending = {.kind = kind,
                      .size_bytes = static_cast<std::uint8_t>(size_bytes),
                      .object = object,
                      .argument = argument,
+                     .seen = seen,
                      .where = where};
     const Scheduler::Merge merge = s.note_use(fiber);
     const bool merged =
@@ -351,6 +352,7 @@ void object_lives(const void* object) {
 }
 void object_dies(const void* object) {
     Fiber& fiber = current_fiber();
+    scheduler().note_death(object);
     if (World::stack_owner(object) == fiber.number) {
         fiber.dead.add(object);
     } else {
@@ -504,6 +506,7 @@ namespace {
 #endif
     fiber.body();
     before(OpKind::kFinish, &fiber, 0, 0, Where::here());
+    fiber.task->end();
     fiber.is_finished = true;
     leave_fiber(Leave::kForEver);
     die("a finished task got a turn");
@@ -589,6 +592,7 @@ void Scheduler::prepare(Fiber& fiber) {
 
 void Scheduler::step(int task) {
     operations_before_step_ = nr_operations_;
+    deaths_.clear();
     resume(at(task));
 }
 

@@ -44,6 +44,7 @@ struct Pending {
     std::uint8_t size_bytes = 0;
     const void* object = nullptr;
     std::uint64_t argument = 0;
+    std::uint64_t seen = kSeesAll;
     Where where{};
 };
 
@@ -211,6 +212,10 @@ public:
     [[nodiscard]] const Failure& failure() const {
         return failure_;
     }
+    // What came to its end in the last step: objects, and the parker of a task that has ended.
+    [[nodiscard]] const std::vector<const void*>& deaths() const {
+        return deaths_;
+    }
     // Ends the run; does not return to a task.
     void fail(const Failure& failure);
 
@@ -240,7 +245,7 @@ public:
     Task& current_task();
 
 private:
-    friend void wait_for_turn(OpKind, const void*, std::uint64_t, unsigned, Where);
+    friend void wait_for_turn(OpKind, const void*, std::uint64_t, unsigned, Where, std::uint64_t);
     friend void at_point(const char*, Where);
     friend void assert_task_lives(int, Where);
     friend void object_dies(const void*);
@@ -253,6 +258,10 @@ private:
     [[nodiscard]] bool can_run(const Fiber& fiber) const;
     std::uint32_t pass_time();
     void assert_object_lives(Fiber& fiber);
+    void note_death(const void* object) {
+        const World::Outside outside;
+        deaths_.push_back(object);
+    }
     enum class Merge : std::uint8_t { kNo, kMover, kRelease, kAcquisition };
     Merge note_use(const Fiber& fiber);
     void prepare(Fiber& fiber);
@@ -281,6 +290,7 @@ private:
     bool in_set_up_ = false;
     bool merging_ = false;
     Failure failure_;
+    std::vector<const void*> deaths_;
     PointRules* point_rules_ = nullptr;
     std::vector<Event>* record_ = nullptr;
     bool event_is_open_ = false;

@@ -30,13 +30,13 @@ struct Case {
     std::map<std::string, unsigned> parameters = {};
 };
 
-// Few preemptions find every one of them.
-Result run(const Case& it, const char* protocol, const char* mutant) {
+// Few preemptions find every one of them, and few traces.
+Result run(const Case& it, const char* protocol, const char* mutant, Method method) {
     Options options;
     options.scenario = it.scenario;
     options.protocol = protocol;
     options.parameters = it.parameters;
-    options.method = Method::kBound;
+    options.method = method;
     options.max_bound = 2;
     options.max_executions = 50'000;
     active_mutant = mutant;
@@ -60,18 +60,26 @@ std::ostream& operator<<(std::ostream& out, const Case& it) {
 
 class MutantTest : public ::testing::TestWithParam<Case> {};
 
+void expect_caught(const Case& it, Method method) {
+    const Result result = run(it, it.wrong, it.mutant, method);
+    EXPECT_EQ(result.verdict, it.verdict) << report(result);
+    EXPECT_NE(report(result).find(it.says), std::string::npos) << report(result);
+}
+
 TEST_P(MutantTest, IsCaughtByTheVerdictItShouldBe) {
-    const Result result = run(GetParam(), GetParam().wrong, GetParam().mutant);
-    EXPECT_EQ(result.verdict, GetParam().verdict) << report(result);
-    EXPECT_NE(report(result).find(GetParam().says), std::string::npos) << report(result);
+    expect_caught(GetParam(), Method::kBound);
+}
+
+TEST_P(MutantTest, IsCaughtByTheSearchOfTracesToo) {
+    expect_caught(GetParam(), Method::kDpor);
 }
 
 // Or the scenario fails for a reason of its own.
 TEST_P(MutantTest, IsTheOnlyThingThatIsWrong) {
     // A mutant may be there to make a wrong switch matter: it stays.
     const bool switch_is_wrong = GetParam().wrong != std::string(GetParam().right);
-    const Result result =
-        run(GetParam(), GetParam().right, switch_is_wrong ? GetParam().mutant : nullptr);
+    const Result result = run(GetParam(), GetParam().right,
+                              switch_is_wrong ? GetParam().mutant : nullptr, Method::kBound);
     EXPECT_FALSE(result.failure.has_value()) << report(result);
 }
 
@@ -82,8 +90,14 @@ const Case kMutants[] = {
     {"WakeOnlyTheFirst", "wake-only-the-first", "two-waiters", "6.8", "6.8", Verdict::kDeadlock},
     {"GiftNotAnnounced", "gift-not-announced", "lock-handoff", "6.8,handoff=always",
      "6.8,handoff=always", Verdict::kDeadlock},
-    {"DirtyClearedAfterSubmission", "dirty-cleared-after-submission", "redirty", "6.8", "6.8",
-     Verdict::kLostData, "not on the disk"},
+    {"DirtyClearedAfterSubmission",
+     "dirty-cleared-after-submission",
+     "redirty",
+     "6.8",
+     "6.8",
+     Verdict::kLostData,
+     "not on the disk",
+     {{"flusher", 0}}},
     {"MarkNotCleared", "writeback-mark-not-cleared", "redirty", "6.8", "6.8", Verdict::kAssertion,
      "writeback_mark"},
     {"ReferenceDroppedEarly", "reference-dropped-early", "page-reuse", "6.8", "6.8",

@@ -45,6 +45,12 @@ void run_search(Search& search, unsigned bound) {
     }
 }
 
+// Whether another try would come no further.
+bool is_limit(const std::string& stopped_by) {
+    return stopped_by == "time" || stopped_by == "user" || stopped_by == "executions" ||
+           stopped_by == "memory";
+}
+
 // The searches of one exploration, and what they have found so far.
 class Exploration {
 public:
@@ -71,11 +77,13 @@ public:
                 !uses_movers || session_.scheduler().uses().is_sound() || !search.result.complete;
             const bool sound = session_.learned_enough() && left_none_out &&
                                search.result.stopped_by != kStoppedToLearn;
-            if (!sound && tries == kMaxTries) {
+            if (!sound) {
                 search.result.complete = false;
+            }
+            if (!sound && tries == kMaxTries) {
                 search.result.stopped_by = kStoppedToLearn;
             }
-            if (sound || tries == kMaxTries) {
+            if (sound || tries == kMaxTries || is_limit(search.result.stopped_by)) {
                 search.result.elapsed = std::chrono::steady_clock::now() - start;
                 take_over(search);
                 break;

@@ -113,6 +113,9 @@ struct SearchResult {
     std::uint64_t executions = 0;
     std::uint64_t failures = 0;  // executions with a verdict that is not kOk
     std::uint64_t states = 0;    // kStateful: states; kDpor: traces; else 0
+    // kStateful, kDpor: different states in which all tasks had come to their end and nothing was
+    // wrong. A complete search of either kind sees all of them.
+    std::uint64_t final_states = 0;
     std::uint64_t steps = 0;
     std::uint64_t memory_bytes = 0;
     std::chrono::nanoseconds elapsed{0};

@@ -33,6 +33,7 @@ OpKind kind_of(Op kind) {
         case Op::kCompareExchange:
         case Op::kFetchAdd:
         case Op::kFetchSub:
+        case Op::kSubAndSign:
         case Op::kFetchOr:
         case Op::kFetchAnd:
         case Op::kFetchXor:

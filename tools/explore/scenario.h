@@ -47,6 +47,13 @@ struct NamedObject {
     std::string name;
 };
 
+// A device is about to read the page's bytes. Who stores into them announces nothing; he holds the
+// page lock from before until he has set PG_dirty, so whatever comes out of a race with the device
+// comes out of one with these two, too.
+inline void device_reads(const cache::Page& page) {
+    static_cast<void>(page.flags.test(cache::PG_locked | cache::PG_dirty));
+}
+
 class Scenario {
 public:
     Scenario() = default;

@@ -13,6 +13,11 @@ bool looks_at_the_world(std::uint64_t nth) {
     return nth <= kEach || (nth & (nth - 1)) == 0;
 }
 
+// Those that see every final state, and hash what others would not.
+bool counts_final_states(Method method) {
+    return method == Method::kStateful || method == Method::kDpor;
+}
+
 // Runs between two looks at the clock.
 constexpr std::uint64_t kRunsPerLook = 64;
 constexpr std::chrono::milliseconds kReportEvery{200};
@@ -58,9 +63,27 @@ bool Search::may_go_on() {
     return result.stopped_by.empty();
 }
 
+bool Search::knows_the_world() {
+    const std::uint64_t n = result.executions;
+    constexpr std::uint64_t kEvery = 4096;
+    const bool looks = (n & (n - 1)) == 0 || n % kEvery == 0;
+    if (looks && result.stopped_by.empty()) {
+        const bool movers_are_sound =
+            result.method != Method::kStateful || session.scheduler().uses().is_sound();
+        if (!session.learned_enough() || !movers_are_sound) {
+            result.stopped_by = kStoppedToLearn;
+        }
+    }
+    return result.stopped_by.empty();
+}
+
 Verdict Search::ended(const std::vector<Turn>& turns, bool merged) {
     ++result.executions;
     const Verdict verdict = session.verdict();
+    if (verdict == Verdict::kOk && counts_final_states(result.method)) {
+        final_states_.insert(session.scheduler().state_hash());
+        result.final_states = final_states_.size();
+    }
     ++outcomes[session.outcome(verdict)];
     if (verdict == Verdict::kOk) {
         return verdict;

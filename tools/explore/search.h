@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "tools/explore/session.h"
+#include "tools/explore/state_set.h"
 
 namespace wbfat::explore {
 
@@ -29,6 +30,15 @@ public:
     // --- for the loops below
     // False: stop. Called for every run.
     bool may_go_on();
+    // Whether this run is made from its start, though a state on its way was kept.
+    [[nodiscard]] bool repeats_from_start() const {
+        constexpr std::uint64_t kEvery = 256;
+        return result.executions % kEvery == 0;
+    }
+    // A run that is broken off, or goes on where another was, leaves things half done. Whether all
+    // of them are put back is looked at, often at first. False: they are not, and the search is
+    // over. Called for every run.
+    bool knows_the_world();
     // A run has come to its end: judges and counts it.
     Verdict ended(const std::vector<Turn>& turns, bool merged);
     void note_memory(std::uint64_t bytes) {
@@ -43,6 +53,7 @@ public:
     double estimate = 0;
 
 private:
+    StateSet final_states_;
     const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
     const std::chrono::steady_clock::time_point deadline_;
     std::chrono::steady_clock::time_point next_report_;

@@ -58,10 +58,9 @@ public:
 private:
     // Begins a run, as far along the path as it can. Returns the depth.
     std::size_t start() {
-        constexpr std::uint64_t kRepeatEvery = 256;
         const std::size_t last = path_.empty() ? 0 : path_.size() - 1;
-        if (last < kept_.size() && path_[last].is_kept &&
-            search_.result.executions % kRepeatEvery != 0 && scheduler_.load(kept_[last])) {
+        if (last < kept_.size() && path_[last].is_kept && !search_.repeats_from_start() &&
+            scheduler_.load(kept_[last])) {
             turns_.resize(last);
             return last;
         }
@@ -86,7 +85,7 @@ private:
                 }
                 if (states_ != nullptr && !new_state()) {
                     ++search_.result.executions;
-                    return knows_the_world();
+                    return search_.knows_the_world();
                 }
                 add_fork(able);
             }
@@ -100,21 +99,6 @@ private:
         const Pending& op = scheduler_.pending(fork.chosen);
         return able == fork.able &&
                (fork.object == nullptr || (op.kind == fork.kind && op.object == fork.object));
-    }
-
-    // A run that is broken off leaves things half done. Whether all of them are put back is looked
-    // at often at first.
-    bool knows_the_world() {
-        const std::uint64_t n = search_.result.executions;
-        constexpr std::uint64_t kEvery = 4096;
-        if ((n & (n - 1)) != 0 && n % kEvery != 0) {
-            return true;
-        }
-        if (session_.learned_enough() && scheduler_.uses().is_sound()) {
-            return true;
-        }
-        search_.result.stopped_by = kStoppedToLearn;
-        return false;
     }
 
     bool new_state() {

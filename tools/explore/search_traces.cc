@@ -1,10 +1,14 @@
 // Source-DPOR with sleep sets: one run for every trace, that is, for every way in which operations
 // that matter to each other can be ordered.
 //
-// It knows neither states nor merging, only operations: so it is an independent witness against
-// search_states. Each run is searched for races: two operations of different tasks on one object,
-// not ordered by anything between them, that might have come the other way round. For each, a way
-// to turn it round is left to be tried at the fork before the first.
+// It knows neither states nor merging, only operations and when two of them commute (footprint.h):
+// so it is an independent witness against search_states. Each run is searched for races: two
+// operations of different tasks that do not commute, not ordered by anything between them, that
+// might have come the other way round. For each, a way to turn it round is left to be tried at the
+// fork before the first.
+//
+// The end of an object's life is a part of the step in which it comes; all that touches the object
+// matters to it, or a use after it would not be found.
 //
 // What orders and what races (exploration.md 6): an unlock comes before the lock it lets in, and
 // that cannot be turned round; a lock races with the lock before it. The same for waking and
@@ -12,22 +16,32 @@
 //
 // Clocks: C[p][q] is the number, from 1, of the last operation of task q that task p knows of.
 //
-// Not for runs in which time passes (who comes first then depends on all tasks at once), nor with
-// ordering rules.
+// A run goes on from the last state that was kept on its path, and from the start now and then, to
+// see that it does again what it did.
+//
+// Time passes when nobody can run: then whatever comes later comes after everything before, and
+// neither could be the other way round.
+//
+// Not with ordering rules.
 //
 // Source: Abdulla, Aronis, Jonsson, Sagonas, "Optimal dynamic partial order reduction", POPL 2014,
 // algorithm 1.
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <iterator>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
+#include "tools/explore/footprint.h"
 #include "tools/explore/search.h"
 
 namespace wbfat::explore {
 
 namespace {
 
+using sync::Nanoseconds;
 using sync::sched::kMaxTasks;
 using sync::sched::OpKind;
 using sync::sched::Pending;
@@ -41,30 +55,35 @@ void join(Clock& into, const Clock& from) {
     }
 }
 
-bool commute(OpKind a, OpKind b) {
-    const auto is_shared = [](OpKind kind) {
-        return kind == OpKind::kLockShared || kind == OpKind::kUnlockShared;
-    };
-    return (a == OpKind::kLoad && b == OpKind::kLoad) ||
-           (a == OpKind::kUnpark && b == OpKind::kUnpark) || (is_shared(a) && is_shared(b));
-}
-
-bool independent(const Pending& a, const Pending& b) {
-    return a.object != b.object || a.object == nullptr || commute(a.kind, b.kind);
-}
-
 // One step of the run that is under way.
 struct Step {
     int task = 0;
-    Pending op;
-    Clock clock{};  // with the step itself
+    Footprint print;
+    std::vector<const void*> killed{};
+    Clock before{};  // the task's
+    Clock clock{};   // with the step itself
 };
 
-// What must be known of an object to find what races with the next operation on it.
-struct ObjectState {
-    std::vector<std::uint32_t> recent;  // steps since the last one that orders all before it
-    Clock known{};                      // of all operations that were no loads
-    Clock loaded{};                     // of loads
+// A step as one of its objects has seen it.
+struct Touch {
+    std::uint32_t step = 0;
+    bool kills = false;
+};
+
+struct Earlier {
+    std::uint32_t step = 0;
+    bool lets_in = false;
+};
+
+struct Death {
+    int task = 0;
+    const void* object = nullptr;
+};
+
+// Where time has passed: before the step, and what the tasks knew until then.
+struct Quiet {
+    std::size_t step = 0;
+    std::array<Clock, kMaxTasks> clocks{};
 };
 
 struct Fork {
@@ -73,6 +92,8 @@ struct Fork {
     std::uint32_t done = 0;
     std::uint32_t asleep = 0;
     int chosen = -1;
+    bool is_kept = false;       // kept_ has the state
+    std::vector<Death> deaths;  // in the steps of those that are done or asleep
 };
 
 class TraceSearch {
@@ -80,7 +101,7 @@ public:
     explicit TraceSearch(Search& search)
         : search_(search), session_(search.session), scheduler_(search.session.scheduler()) {
         scheduler_.set_merging(Scheduler::Merging::kOff);
-        scheduler_.set_hashing(Scheduler::Hashing::kOff);
+        scheduler_.set_hashing(Scheduler::Hashing::kOn);  // of final states
     }
 
     void run() {
@@ -89,36 +110,80 @@ public:
                 return;
             }
             run_once();
-        } while (search_.result.stopped_by.empty() && next_path());
+        } while (search_.knows_the_world() && next_path());
         search_.result.complete = search_.result.stopped_by.empty();
     }
 
 private:
-    void run_once() {
-        session_.begin();
-        turns_.clear();
-        steps_.clear();
-        objects_.clear();
-        clocks_ = {};
-        for (std::size_t depth = 0;; ++depth) {
-            const std::uint32_t able = scheduler_.enabled();
-            if (able == 0 || scheduler_.nr_operations() > Session::kMaxOperations) {
-                break;
+    // Goes back to the fork that ends the path.
+    void go_back() {
+        const std::size_t last = path_.empty() ? 0 : path_.size() - 1;
+        while (steps_.size() > last) {
+            if (!quiets_.empty() && quiets_.back().step == steps_.size()) {
+                end_quiet();
             }
-            if (depth < path_.size()) {
-                if (path_[depth].able != able) {
-                    search_.nondeterministic(turns_, depth);
-                    return;
-                }
-            } else if (!add_fork(able)) {
-                races_of_the_unfinished();
-                return;  // every way on was taken elsewhere
+            const Step& step = steps_.back();
+            clock_of(step.task) = step.before;
+            for (const void* object : step.killed) {
+                touches_[object].pop_back();
             }
-            take(path_[depth].chosen, depth + 1 >= path_.size() ? Races::kLookFor : Races::kKnown);
+            if (step.print.object != nullptr) {
+                touches_[step.print.object].pop_back();
+            }
+            steps_.pop_back();
         }
-        races_of_the_unfinished();
-        search_.ended(turns_, false);
-        ++search_.result.states;
+        std::size_t depth = last / kKeepEvery * kKeepEvery;
+        if (search_.repeats_from_start() || !load(depth)) {
+            session_.begin();
+            depth = 0;
+        }
+        turns_.resize(depth);
+        for (; depth < last && search_.result.stopped_by.empty(); ++depth) {
+            repeat(depth);
+        }
+    }
+
+    bool load(std::size_t depth) {
+        return depth < path_.size() && path_[depth].is_kept &&
+               scheduler_.load(kept_[depth / kKeepEvery]);
+    }
+
+    void repeat(std::size_t depth) {
+        const Fork& fork = path_[depth];
+        if (scheduler_.enabled() != fork.able ||
+            scheduler_.pending(fork.chosen).object != steps_[depth].print.object) {
+            search_.nondeterministic(turns_, depth);
+            return;
+        }
+        do_turn(fork.chosen);
+    }
+
+    void run_once() {
+        go_back();
+        while (search_.result.stopped_by.empty()) {
+            const Nanoseconds now = scheduler_.now();
+            const std::uint32_t able = scheduler_.enabled();
+            if (scheduler_.now() != now) {
+                begin_quiet();
+            }
+            if (able == 0 || scheduler_.nr_operations() > Session::kMaxOperations) {
+                races_of_the_unfinished();
+                search_.ended(turns_, false);
+                ++search_.result.states;
+                return;
+            }
+            const std::size_t depth = steps_.size();
+            if (depth == path_.size()) {
+                if (!add_fork(able)) {
+                    races_of_the_unfinished();
+                    return;  // every way on was taken elsewhere
+                }
+            } else if (path_[depth].able != able) {
+                search_.nondeterministic(turns_, depth);
+                return;
+            }
+            take(path_[depth].chosen);
+        }
     }
 
     // False: all that can run is asleep.
@@ -130,13 +195,14 @@ private:
             // matters to it.
             const Fork& last = path_.back();
             std::uint32_t asleep = (last.asleep | last.done) & ~(1U << last.chosen);
-            const Pending& op = steps_.back().op;
             for (; asleep != 0; asleep &= asleep - 1) {
                 const int task = std::countr_zero(asleep);
-                if (independent(scheduler_.pending(task), op)) {
+                if (!matters_to(last, task)) {
                     fork.asleep |= 1U << task;
                 }
             }
+            std::copy_if(last.deaths.begin(), last.deaths.end(), std::back_inserter(fork.deaths),
+                         [&](const Death& it) { return (fork.asleep >> it.task & 1U) != 0; });
         }
         const std::uint32_t ways = able & ~fork.asleep;
         if (ways == 0) {
@@ -145,18 +211,63 @@ private:
         const int before = path_.empty() ? -1 : path_.back().chosen;
         fork.chosen = before >= 0 && (ways >> before & 1U) != 0 ? before : std::countr_zero(ways);
         fork.todo = 1U << fork.chosen;
-        path_.push_back(fork);
+        if (const std::size_t depth = path_.size(); depth % kKeepEvery == 0) {
+            kept_.resize(std::max(kept_.size(), depth / kKeepEvery + 1));
+            fork.is_kept = scheduler_.save(kept_[depth / kKeepEvery]);
+        }
+        path_.push_back(std::move(fork));
         return true;
     }
 
-    enum class Races : std::uint8_t { kKnown, kLookFor };
-
-    void take(int task, Races races) {
-        const Pending op = scheduler_.pending(task);
-        if (races == Races::kLookFor) {
-            find_races(task, op);
+    void begin_quiet() {
+        if (!quiets_.empty() && quiets_.back().step == steps_.size()) {
+            return;
         }
-        advance_clocks(task, op);
+        races_of_the_unfinished();
+        quiets_.push_back({steps_.size(), clocks_});
+        Clock all{};
+        for (const Clock& it : clocks_) {
+            join(all, it);
+        }
+        clocks_.fill(all);
+    }
+    void end_quiet() {
+        clocks_ = quiets_.back().clocks;
+        quiets_.pop_back();
+    }
+
+    // Whether the last step would have been another one, or the task's next, had they come the
+    // other way round.
+    bool matters_to(const Fork& last, int task) const {
+        const Step& step = steps_.back();
+        const Pending& next = scheduler_.pending(task);
+        return !commute(footprint(next), step.print) ||
+               std::find(step.killed.begin(), step.killed.end(), next.object) !=
+                   step.killed.end() ||
+               std::any_of(last.deaths.begin(), last.deaths.end(), [&](const Death& it) {
+                   return it.task == task && it.object == step.print.object;
+               });
+    }
+
+    void take(int task) {
+        const Pending op = scheduler_.pending(task);
+        Step step{.task = task, .print = footprint(op), .before = clock_of(task)};
+        do_turn(task);
+        step.killed = scheduler_.deaths();
+        step.clock = clock_after_races(step, op);
+        const auto number = static_cast<std::uint32_t>(steps_.size());
+        step.clock[static_cast<std::size_t>(task)] = number + 1;
+        clock_of(task) = step.clock;
+        if (op.object != nullptr) {
+            touches_[op.object].push_back({number, false});
+        }
+        for (const void* object : step.killed) {
+            touches_[object].push_back({number, true});
+        }
+        steps_.push_back(std::move(step));
+    }
+
+    void do_turn(int task) {
         scheduler_.step(task);
         ++search_.result.steps;
         turns_.push_back({static_cast<std::uint8_t>(task), 1});
@@ -169,70 +280,73 @@ private:
         return clock[static_cast<std::size_t>(steps_[step].task)] > step;
     }
 
-    void advance_clocks(int task, const Pending& op) {
-        Clock& clock = clock_of(task);
-        const auto number = static_cast<std::uint32_t>(steps_.size());
+    // The steps before that the new one must not be swapped with, the last first.
+    void find_earlier(const Step& step) {
+        earlier_.clear();
+        if (const std::vector<Touch>* const all = touches_of(step.print.object)) {
+            for (std::size_t i = all->size(); i-- > 0;) {
+                const auto [number, kills] = (*all)[i];
+                const Step& other = steps_[number];
+                if (!kills && commute(other.print, step.print)) {
+                    continue;
+                }
+                const bool lets_in = !kills && other.task != step.task &&
+                                     (enables(other.print.kind, step.print.kind) ||
+                                      brought_the_token(*all, i, step.print.kind));
+                earlier_.push_back({number, lets_in});
+                if (!lets_in && (kills || orders_all(other.print))) {
+                    break;  // all that comes before comes before this one, too
+                }
+            }
+        }
+        for (const void* object : step.killed) {
+            if (const std::vector<Touch>* const all = touches_of(object)) {
+                for (const Touch& it : *all) {
+                    earlier_.push_back({it.step, false});
+                }
+            }
+        }
+        if (!step.killed.empty()) {
+            std::sort(earlier_.begin(), earlier_.end(), [](const Earlier& a, const Earlier& b) {
+                return a.step > b.step || (a.step == b.step && !a.lets_in && b.lets_in);
+            });
+        }
+    }
+
+    const std::vector<Touch>* touches_of(const void* object) const {
+        const auto found = object != nullptr ? touches_.find(object) : touches_.end();
+        return found != touches_.end() ? &found->second : nullptr;
+    }
+
+    // Turns round the steps that this one might have come before. Returns what the task knows when
+    // it is done.
+    Clock clock_after_races(const Step& step, const Pending& op) {
+        Clock between = step.before;  // of what is ordered before, but for what let this one run
         if (op.kind == OpKind::kJoin) {
-            join(clock, clock_of(static_cast<int>(op.argument)));
+            join(between, clock_of(static_cast<int>(op.argument)));
         }
-        if (op.object != nullptr) {
-            ObjectState& object = objects_[op.object];
-            join(clock, object.known);
-            if (op.kind != OpKind::kLoad) {
-                join(clock, object.loaded);
+        Clock clock = between;
+        find_earlier(step);
+        for (const Earlier& it : earlier_) {
+            if (it.lets_in) {
+                // No race, and does not hide the operation it undid.
+                join(clock, steps_[it.step].clock);
+            } else if (!knows(between, it.step)) {
+                turn_round(it.step, step.task);
+                join(between, steps_[it.step].clock);
             }
-            clock[static_cast<std::size_t>(task)] = number + 1;
-            if (op.kind == OpKind::kLoad) {
-                join(object.loaded, clock);
-            } else if (op.kind == OpKind::kUnpark || op.kind == OpKind::kLockShared) {
-                // These commute among themselves; what they make known is joined, not replaced.
-                join(object.known, clock);
-            } else {
-                object.known = clock;
-            }
-            remember(object, op.kind, number);
         }
-        clock[static_cast<std::size_t>(task)] = number + 1;
-        steps_.push_back({.task = task, .op = op, .clock = clock});
+        join(clock, between);
+        return clock;
     }
 
-    void remember(ObjectState& object, OpKind kind, std::uint32_t number) const {
-        const bool orders_all = kind == OpKind::kStore || kind == OpKind::kExchange ||
-                                kind == OpKind::kCompareExchange || kind == OpKind::kFetchAdd ||
-                                kind == OpKind::kFetchSub || kind == OpKind::kFetchOr ||
-                                kind == OpKind::kFetchAnd || kind == OpKind::kFetchXor;
-        if (orders_all) {
-            object.recent.clear();
-        }
-        object.recent.push_back(number);
-    }
-
-    // The earlier operations that this one might have come before.
-    void find_races(int task, const Pending& op) {
-        if (op.object == nullptr) {
-            return;
-        }
-        const auto found = objects_.find(op.object);
-        if (found == objects_.end()) {
-            return;
-        }
-        const Clock& mine = clock_of(task);
-        const std::vector<std::uint32_t> recent = found->second.recent;
-        Clock between = mine;  // what is known of anything later that is ordered before this one
-        for (std::size_t i = recent.size(); i-- > 0;) {
-            const std::uint32_t number = recent[i];
-            const Step& earlier = steps_[number];
-            if (earlier.task == task || commute(earlier.op.kind, op.kind)) {
-                continue;
-            }
-            if (!enables(earlier.op.kind, op.kind) && !knows(between, number)) {
-                turn_round(number, task);
-                join(between, earlier.clock);
-            } else if (!enables(earlier.op.kind, op.kind)) {
-                continue;
-            }
-            // What lets this one run is no race, and does not hide the operation it undid.
-        }
+    // Whether a park would sleep without this unpark, the last on its parker.
+    bool brought_the_token(const std::vector<Touch>& all, std::size_t at, OpKind kind) const {
+        const auto is_unpark = [&](std::size_t i) {
+            return steps_[all[i].step].print.kind == OpKind::kUnpark && !all[i].kills;
+        };
+        return kind == OpKind::kPark && at + 1 == all.size() && is_unpark(at) &&
+               (at == 0 || !is_unpark(at - 1));
     }
 
     // The first must have come before the second could run at all.
@@ -255,16 +369,16 @@ private:
     // Leaves a way to be tried at the fork before `first` that brings `task`'s next operation
     // there.
     void turn_round(std::uint32_t first, int task) {
-        const Step& earlier = steps_[first];
+        Fork& fork = path_[first];
         // The steps after it that do not come after it by order, then the operation: who can begin?
         std::uint32_t initials = 0;
         std::uint32_t begun = 0;
-        std::vector<std::uint32_t> later;
+        later_.clear();
         const auto add = [&](int who, const Clock& clock) {
             if ((begun >> who & 1U) == 0) {
                 begun |= 1U << who;
                 const bool first_of_all =
-                    std::none_of(later.begin(), later.end(),
+                    std::none_of(later_.begin(), later_.end(),
                                  [&](std::uint32_t step) { return knows(clock, step); });
                 initials |= first_of_all ? 1U << who : 0U;
             }
@@ -272,12 +386,10 @@ private:
         for (std::uint32_t i = first + 1; i < steps_.size(); ++i) {
             if (!knows(steps_[i].clock, first)) {
                 add(steps_[i].task, steps_[i].clock);
-                later.push_back(i);
+                later_.push_back(i);
             }
         }
-        static_cast<void>(earlier);
-        add(task, pending_clock(task));
-        Fork& fork = path_[first];
+        add(task, clock_of(task));  // without the race it is in
         if ((initials & (fork.todo | fork.done)) == 0) {
             const std::uint32_t ways = initials & fork.able;
             if (ways == 0) {
@@ -288,15 +400,12 @@ private:
         }
     }
 
-    // What the task's next operation would know, without the race it is in.
-    Clock pending_clock(int task) {
-        return clock_of(task);
-    }
-
     void races_of_the_unfinished() {
         for (int task = 0; task < scheduler_.nr_tasks(); ++task) {
             if (!scheduler_.finished(task) && task != scheduler_.failure().task) {
-                find_races(task, scheduler_.pending(task));
+                const Pending& op = scheduler_.pending(task);
+                static_cast<void>(clock_after_races(
+                    {.task = task, .print = footprint(op), .before = clock_of(task)}, op));
             }
         }
     }
@@ -305,6 +414,11 @@ private:
         while (!path_.empty()) {
             Fork& fork = path_.back();
             fork.done |= 1U << fork.chosen;
+            if (const std::size_t depth = path_.size() - 1; depth < steps_.size()) {
+                for (const void* object : steps_[depth].killed) {
+                    fork.deaths.push_back({fork.chosen, object});
+                }
+            }
             const std::uint32_t ways = fork.todo & ~fork.done & ~fork.asleep;
             if (ways != 0) {
                 fork.chosen = std::countr_zero(ways);
@@ -315,14 +429,21 @@ private:
         return false;
     }
 
+    // Steps between two states that are kept: to keep one costs as much as several steps.
+    static constexpr std::size_t kKeepEvery = 16;
+
     Search& search_;
     Session& session_;
     Scheduler& scheduler_;
     std::vector<Fork> path_;
+    std::vector<Scheduler::Checkpoint> kept_;  // every kKeepEvery forks
     std::vector<Step> steps_;
+    std::vector<Quiet> quiets_;
     std::vector<Turn> turns_;
     std::array<Clock, kMaxTasks> clocks_{};
-    std::unordered_map<const void*, ObjectState> objects_;
+    std::unordered_map<const void*, std::vector<Touch>> touches_;  // by object
+    std::vector<Earlier> earlier_;
+    std::vector<std::uint32_t> later_;
 };
 
 }  // namespace

@@ -21,11 +21,11 @@ MUTANTS = {
             entry_.state.fetch_or(kWoken | kDone"""),
         # The bit is looked at before whoever clears it can know of a sleeper.
         ("waiters-set-too-late",
-         """        entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+         """        entry_.page->flags.set(PG_waiters);
         WBFAT_POINT("wait:waiters_set");
         if (""",
          """        if (!is_mutant("waiters-set-too-late")) {
-            entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+            entry_.page->flags.set(PG_waiters);
         }
         WBFAT_POINT("wait:waiters_set");
         if ("""),
@@ -39,7 +39,7 @@ MUTANTS = {
         }
         insert_before(bucket_.head, entry_);
         if (is_mutant("waiters-set-too-late")) {
-            entry_.page->flags.fetch_or(PG_waiters, std::memory_order_acq_rel);
+            entry_.page->flags.set(PG_waiters);
         }
     }
 """),

@@ -196,6 +196,7 @@ boost::json::object json_report(const Options& options, const Result& result) {
                             {"executions", search.executions},
                             {"failures", search.failures},
                             {"states", search.states},
+                            {"final_states", search.final_states},
                             {"steps", search.steps},
                             {"seconds", std::chrono::duration<double>(search.elapsed).count()},
                             {"ended_by", search.stopped_by}});
@@ -211,6 +212,11 @@ boost::json::object json_report(const Options& options, const Result& result) {
         out["schedule"] = result.failure->schedule;
         out["title"] = result.failure->failure.title;
     }
+    boost::json::object outcomes;
+    for (const auto& [outcome, count] : result.outcomes) {
+        outcomes[outcome] = count;
+    }
+    out["outcomes"] = std::move(outcomes);
     out["searches"] = std::move(searches);
     return out;
 }

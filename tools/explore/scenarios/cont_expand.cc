@@ -9,7 +9,8 @@
 //
 // With sync=1 CPU3 is the whole setattr of a sync mount: the walk twice, the directory entry, the
 // commit. With 0 the mount is not a sync one, and CPU3 does fat_cont_expand and its first walk by
-// hand: what comes later cannot undo the bug, and multiplies the states.
+// hand: what comes later cannot undo the bug, and multiplies the states. The other parameters take
+// more away, down to what the search by traces finishes.
 //
 // Source: writeback-protocol.md 9.5 and 11.3; Linux fs/fat/file.c fat_cont_expand.
 #include <fmt/format.h>
@@ -48,7 +49,11 @@ constexpr std::byte kContent{'x'};
 
 class ContExpand final : public Scenario {
 public:
-    explicit ContExpand(const Parameters& parameters) : sync_(parameters["sync"] != 0) {}
+    explicit ContExpand(const Parameters& parameters)
+        : sync_(parameters["sync"] != 0),
+          flusher_(Flusher{parameters["flusher"]}),
+          apart_(parameters["apart"] != 0),
+          waits_(parameters["waits"] != 0) {}
     ~ContExpand() override {
         disk_.release();
         cache_->io().wait_until_idle();
@@ -68,10 +73,10 @@ public:
             BUG_ON(!volume_->remount(false, true, true).has_value());
         }
         task("CPU1", sync::Role::kCompletion, "ends the first writeback",
-             [this] { disk_.complete_first(); });
-        task("CPU2", sync::Role::kFlusher, "writes the inode back", [this] {
-            static_cast<void>(cache_->flusher().write_inode_now(mapping(), cache::WB_SYNC_NONE));
-        });
+             [this] { apart_ ? disk_.complete_first() : disk_.release(); });
+        if (flusher_ != Flusher::kNone) {
+            task("CPU2", sync::Role::kFlusher, "writes the inode back", [this] { write_back(); });
+        }
         task("CPU3", sync::Role::kSyncWriter, "grows the file by ftruncate", [this] {
             grown_ = grow().has_value();
             was_on_disk_ = is_on_disk();
@@ -82,7 +87,7 @@ public:
         if (!grown_ || file_->i_size() != kNewSize) {
             return "the file did not grow";
         }
-        return was_on_disk_ && is_on_disk()
+        return (was_on_disk_ || !waits_) && is_on_disk()
                    ? ""
                    : "ftruncate has returned, and a byte of the file is not on the disk";
     }
@@ -163,6 +168,12 @@ private:
                            [](std::byte it) { return it == std::byte{0}; });
     }
 
+    void write_back() {
+        static_cast<void>(flusher_ == Flusher::kPass
+                              ? cache_->flusher().write_inode_now(mapping(), cache::WB_SYNC_NONE)
+                              : cache::filemap_flush(mapping()));
+    }
+
     wbfat::Result<> grow() {
         fs::Inode& inode = *file_;
         if (sync_) {
@@ -175,11 +186,18 @@ private:
             TRY_VOID(fs::fat_cont_expand(inode, kNewSize));
         }
         TRY_VOID(cache::filemap_fdatawrite_range(mapping(), kOldSize, kNewSize - 1));
-        cache::filemap_fdatawait_range(mapping(), kOldSize, kNewSize - 1);
+        if (waits_) {
+            cache::filemap_fdatawait_range(mapping(), kOldSize, kNewSize - 1);
+        }
         return {};
     }
 
+    enum class Flusher : unsigned { kNone, kWalk, kPass };
+
     const bool sync_;
+    const Flusher flusher_;
+    const bool apart_;
+    const bool waits_;
     bool grown_ = false, was_on_disk_ = false;
     std::uint64_t place_ = 0;  // of the file's bytes on the device
     WorldDevice disk_{kVolumeBytes};
@@ -195,7 +213,10 @@ ScenarioEntry cont_expand_scenario() {
     return {
         .info = {.name = "cont-expand",
                  .summary = "ftruncate grows a file of a sync mount beside the flusher",
-                 .parameters = {{"sync", "whether it is all of a sync mount's setattr", 0, 0, 1}},
+                 .parameters = {{"sync", "whether it is all of a sync mount's setattr", 0, 0, 1},
+                                {"flusher", "what CPU2 does", 2, 0, 2, {"nothing", "walk", "pass"}},
+                                {"apart", "whether a CPU of its own ends the first write", 1, 0, 1},
+                                {"waits", "whether CPU3 waits for what it wrote", 1, 0, 1}},
                  .is_big = false,
                  .weight = 10},
         .make = &make<ContExpand>};

@@ -170,6 +170,7 @@ private:
     wbfat::Result<> write_one(cache::Page& it) NO_THREAD_SAFETY_ANALYSIS {
         cache::set_page_writeback(it);
         cache::unlock_page(it);
+        device_reads(it);
         disk_[it.index] = memory_[it.index];
         cache::end_page_writeback(it);
         return {};

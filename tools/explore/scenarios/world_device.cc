@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "cache/base/check.h"
+
+#include "tools/explore/scenario.h"
 
 namespace wbfat::explore {
 
@@ -19,7 +22,7 @@ WorldDevice::~WorldDevice() {
         const sync::SpinLockGuard guard(lock_);
         is_closing_ = true;
     }
-    more_.unpark();
+    work_.unpark();
     thread_.join();
 }
 
@@ -32,38 +35,53 @@ void WorldDevice::hold() {
     completion_ = Completion::kHeld;
 }
 
+bool WorldDevice::has_work_for_thread() {
+    return completion_ == Completion::kOnThread && nr_queued_ > 0 && std::exchange(is_idle_, false);
+}
+
 void WorldDevice::release() {
-    bool has_one = false;
+    bool wakes = false;
     {
         const sync::SpinLockGuard guard(lock_);
         completion_ = Completion::kOnThread;
-        has_one = nr_queued_ > 0;
+        wakes = has_work_for_thread();
     }
-    if (has_one) {
-        more_.unpark();
+    if (wakes) {
+        work_.unpark();
     }
 }
 
 void WorldDevice::complete_first() {
-    cache::Bio* const first = next();
-    release();
+    cache::Bio* first = nullptr;
+    bool wakes = false;
+    {
+        const sync::SpinLockGuard guard(lock_);
+        first = take_first();
+        completion_ = Completion::kOnThread;
+        wakes = has_work_for_thread();
+    }
+    if (wakes) {
+        work_.unpark();
+    }
     copy(*first);
 }
 
 void WorldDevice::submit(cache::Bio& bio) {
     Completion completion{};
+    bool wakes = false;
     {
         const sync::SpinLockGuard guard(lock_);
         completion = completion_;
         if (completion != Completion::kInSubmit) {
             BUG_ON(nr_queued_ == kMaxQueued, "more Bios in flight than a scenario should have");
             queue_[nr_queued_++] = &bio;
+            wakes = has_work_for_thread();
         }
     }
     if (completion == Completion::kInSubmit) {
         copy(bio);
-    } else if (completion == Completion::kOnThread) {
-        more_.unpark();
+    } else if (wakes) {
+        work_.unpark();
     }
 }
 
@@ -73,6 +91,9 @@ void WorldDevice::copy(cache::Bio& bio) {
         std::byte* place = bytes_.data() + bio.offset_bytes;
         for (const cache::BioSegment& segment : bio.segments) {
             const bool reading = bio.op == cache::BioOp::kRead;
+            if (!reading && segment.owner != nullptr) {
+                device_reads(*static_cast<const cache::Page*>(segment.owner));
+            }
             std::memcpy(reading ? segment.data : place, reading ? place : segment.data,
                         segment.length_bytes);
             place += segment.length_bytes;
@@ -81,11 +102,7 @@ void WorldDevice::copy(cache::Bio& bio) {
     bio.complete(error);
 }
 
-cache::Bio* WorldDevice::next() {
-    const sync::SpinLockGuard guard(lock_);
-    if (nr_queued_ == 0) {
-        return nullptr;
-    }
+cache::Bio* WorldDevice::take_first() {
     cache::Bio* const first = queue_[0];
     std::copy(queue_.begin() + 1, queue_.begin() + nr_queued_, queue_.begin());
     queue_[--nr_queued_] = nullptr;
@@ -94,13 +111,20 @@ cache::Bio* WorldDevice::next() {
 
 void WorldDevice::run() {
     for (;;) {
-        more_.park();
-        while (cache::Bio* const bio = next()) {
-            copy(*bio);
+        cache::Bio* bio = nullptr;
+        {
+            const sync::SpinLockGuard guard(lock_);
+            if (nr_queued_ > 0 && completion_ == Completion::kOnThread) {
+                bio = take_first();
+            } else if (is_closing_) {
+                return;
+            }
+            is_idle_ = bio == nullptr;
         }
-        const sync::SpinLockGuard guard(lock_);
-        if (is_closing_) {
-            return;
+        if (bio != nullptr) {
+            copy(*bio);
+        } else {
+            work_.park();
         }
     }
 }

@@ -1,8 +1,9 @@
 // A device whose bytes lie in the world, so that every run begins with the same ones.
 //
-// A transfer is one step: bytes are copied when it completes. While a scenario is set up that is
-// within submit(). From hold() on Bios queue up for a thread "IO", which begins with the first of
-// them when a task calls release(): so a run can start with a transfer under way.
+// A page is transferred in one step: its bytes are copied when the transfer completes. While a
+// scenario is set up that is within submit(). From hold() on Bios queue up for a thread "IO", which
+// begins with the first of them when a task calls release(): so a run can start with a transfer
+// under way.
 //
 // Differs from a disk: no write cache, so flush() has nothing to do.
 #pragma once
@@ -51,7 +52,9 @@ private:
     enum class Completion : std::uint8_t { kInSubmit, kHeld, kOnThread };
 
     void copy(cache::Bio& bio);
-    cache::Bio* next();
+    cache::Bio* take_first() REQUIRES(lock_);
+    // Who finds that there is wakes it: it sleeps, and nobody else has seen so.
+    bool has_work_for_thread() REQUIRES(lock_);
     void run();
 
     const cache::DeviceGeometry geometry_;
@@ -63,8 +66,9 @@ private:
     Completion completion_ GUARDED_BY(lock_) = Completion::kInSubmit;
     std::array<cache::Bio*, kMaxQueued> queue_ GUARDED_BY(lock_){};
     std::size_t nr_queued_ GUARDED_BY(lock_) = 0;
+    bool is_idle_ GUARDED_BY(lock_) = false;
     bool is_closing_ GUARDED_BY(lock_) = false;
-    sync::Parker more_;
+    sync::Parker work_;
     sync::Thread thread_;  // last: joined before the rest goes
 };
 
