@@ -468,7 +468,7 @@ std::uint64_t clear_page_bit_and_wake(Page& page, PageFlag bit) {
     std::uint64_t old = page.flags.load(std::memory_order_relaxed);
     while ((old & PG_waiters) == 0) {
         if (page.flags.compare_exchange(old, old & ~std::uint64_t{bit}, kOrder)) {
-            return old;
+            return old & bit;
         }
     }
     WBFAT_POINT("wake:before_queue_lock", page, bit);

@@ -58,8 +58,8 @@ Result<> wait_on_page_bit_common(Page& page, PageFlag bit, Interruptible state,
 void wake_up_page_bit(Page& page, PageFlag bit);
 // Clears the bit and wakes its sleepers in one act: nobody can queue or be woken between the two.
 // Without sleepers the bit is cleared without the bucket lock, but only while PG_waiters stays
-// clear. Returns the flag word before. Context: any. Source: Torvalds, mail of 25 November 2020
-// (writeback-protocol.md 9.3 (3)).
+// clear. Returns the bit and PG_waiters as they were. Context: any. Source: Torvalds, mail of 25
+// November 2020 (writeback-protocol.md 9.3 (3)).
 std::uint64_t clear_page_bit_and_wake(Page& page, PageFlag bit);
 
 // One sleeper, as it was when its bucket was looked at.

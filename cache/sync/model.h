@@ -154,7 +154,7 @@ extern constinit bool clears_remains;
     }
 #endif
 }
-// What an operation sees of an atomic's old value, as bits: with it stands whom it can race with.
+// What an operation sees of an atomic's old value, as bits: it decides what races with it.
 inline constexpr std::uint64_t kSeesAll = ~std::uint64_t{0};
 void wait_for_turn(OpKind kind, const void* object, std::uint64_t argument, unsigned size_bytes,
                    Where where, std::uint64_t seen);

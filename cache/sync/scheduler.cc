@@ -346,8 +346,11 @@ void Scheduler::assert_object_lives(Fiber& fiber) {
 }
 
 void object_lives(const void* object) {
-    if (World::stack_owner(object) == running->number) {
-        current_fiber().dead.remove(object);
+    Fiber& fiber = current_fiber();
+    if (World::stack_owner(object) == fiber.number && fiber.dead.contains(object)) {
+        // From here on nobody sees that a late touch is one.
+        scheduler().note_death(object);
+        fiber.dead.remove(object);
     }
 }
 void object_dies(const void* object) {
@@ -495,6 +498,7 @@ std::uint32_t Scheduler::pass_time() {
     }
     now_ = std::max(now_, next->deadline);
     next->timed_out = true;
+    ++nr_timeouts_;
     return 1U << next->number;
 }
 

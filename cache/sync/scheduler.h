@@ -241,6 +241,10 @@ public:
     [[nodiscard]] Nanoseconds now() const {
         return now_;
     }
+    // How often somebody's time was up because nobody could run.
+    [[nodiscard]] std::uint64_t nr_timeouts() const {
+        return nr_timeouts_;
+    }
     int spawn(std::string name, Role role, std::function<void()> body, Daemon daemon);
     Task& current_task();
 
@@ -248,6 +252,7 @@ private:
     friend void wait_for_turn(OpKind, const void*, std::uint64_t, unsigned, Where, std::uint64_t);
     friend void at_point(const char*, Where);
     friend void assert_task_lives(int, Where);
+    friend void object_lives(const void*);
     friend void object_dies(const void*);
     friend void took_lock(const void*);
     friend void let_go_of_lock(const void*);
@@ -285,6 +290,7 @@ private:
     Nanoseconds set_up_now_{0};
     Nanoseconds now_{0};
     std::uint64_t nr_operations_ = 0;
+    std::uint64_t nr_timeouts_ = 0;  // of all runs
     std::uint64_t operations_before_step_ = 0;
     bool is_beginning_ = false;
     bool in_set_up_ = false;

@@ -1,7 +1,8 @@
 // When the search of traces may leave an order out: whether operations that are said to commute do.
 //
-// Method: every pair of operations on an atomic of three bits, from every value, done in both
-// orders on a plain integer, by arithmetic of this file's own.
+// Method: every pair of operations on a few bits of an atomic, from every value, done in both
+// orders on a plain integer, by arithmetic of this file's own. Not those that see and write all of
+// it and so commute with nothing.
 #include <fmt/format.h>
 
 #include <array>
@@ -21,7 +22,6 @@ using sync::sched::Pending;
 
 constexpr unsigned kBits = 3;
 constexpr std::uint64_t kNrValues = 1U << kBits;
-constexpr std::uint64_t kMask = kNrValues - 1;
 
 struct Operation {
     OpKind kind = OpKind::kLoad;
@@ -141,6 +141,22 @@ TEST(ExploreFootprintTest, NeighboursThatCommuteMayComeInEitherOrder) {
     }
     // Were none said to commute, nothing would have been looked at.
     EXPECT_GT(nr_commute, all.size() * all.size());
+}
+
+TEST(ExploreFootprintTest, ACountOfHalfAWordEndsWhereItDoes) {
+    const auto leaves_none = [](std::int32_t count, std::int32_t delta) {
+        return footprint({.kind = OpKind::kSubAndSign,
+                          .size_bytes = sizeof(count),
+                          .object = &count,
+                          .argument = static_cast<std::uint32_t>(delta),
+                          .seen = 0})
+            .leaves_none;
+    };
+    EXPECT_FALSE(leaves_none(2, 1));
+    EXPECT_TRUE(leaves_none(1, 1));
+    EXPECT_TRUE(leaves_none(0, 1));
+    EXPECT_TRUE(leaves_none(1, 2));
+    EXPECT_TRUE(leaves_none(-5, 1));
 }
 
 TEST(ExploreFootprintTest, WhatIsMeantToCommuteDoes) {

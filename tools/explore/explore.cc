@@ -45,12 +45,6 @@ void run_search(Search& search, unsigned bound) {
     }
 }
 
-// Whether another try would come no further.
-bool is_limit(const std::string& stopped_by) {
-    return stopped_by == "time" || stopped_by == "user" || stopped_by == "executions" ||
-           stopped_by == "memory";
-}
-
 // The searches of one exploration, and what they have found so far.
 class Exploration {
 public:

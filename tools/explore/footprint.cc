@@ -50,7 +50,6 @@ bool are_of_a_kind(OpKind a, OpKind b) {
     };
     switch (a) {
         case OpKind::kFetchAdd:
-        case OpKind::kFetchSub:
         case OpKind::kSubAndSign:
         case OpKind::kFetchOr:
         case OpKind::kFetchAnd:
@@ -98,6 +97,10 @@ Footprint footprint(const Pending& op) {
             print.written = print.changed = kAll;
             break;
         case OpKind::kUnpark:
+            print.seen = 0;
+            print.written = kAll;
+            print.changed = value_of(op) == 0 ? kAll : 0;
+            break;
         case OpKind::kLockShared:
         case OpKind::kUnlockShared:
             print.seen = 0;

@@ -7,7 +7,8 @@
 //
 // Invariant: to swap two neighbours that commute changes no footprint, theirs or anybody's; so
 // whatever order of a run keeps all pairs that do not commute is the same run
-// (search_traces.cc needs that).
+// (search_traces.cc needs that). Memory that one task frees and another allocates is not in it:
+// which address comes out may differ between two runs that are the same.
 //
 // Under ThreadSanitizer operations on an atomic commute only if both are loads.
 #pragma once
@@ -21,11 +22,12 @@ namespace wbfat::explore {
 struct Footprint {
     sync::sched::OpKind kind = sync::sched::OpKind::kYield;
     const void* object = nullptr;  // null: commutes with everything
-    // Of an atomic's value, as bits; all of whatever is no atomic.
-    std::uint64_t written = 0;  // whatever they were
-    std::uint64_t changed = 0;  // those of `written` that were something else
-    std::uint64_t seen = 0;     // a flag that was set or clear already is seen to be
-    bool leaves_none = false;   // kSubAndSign: nothing is left of the count, or less
+    // As bits of an atomic's value; all of a lock or parker, but that nothing of it is seen by what
+    // shares a lock or unparks.
+    std::uint64_t written = 0;  // changed or not
+    std::uint64_t changed = 0;
+    std::uint64_t seen = 0;  // with those of `written` that FetchOr and FetchAnd found as they wish
+    bool leaves_none = false;  // kSubAndSign: nothing is left of the count, or less
 };
 
 // Of an operation that is about to be done.

@@ -6,6 +6,7 @@
 // ended, check() says what is wrong, and outcome() what two searches must agree on.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -51,7 +52,8 @@ struct NamedObject {
 // page lock from before until he has set PG_dirty, so whatever comes out of a race with the device
 // comes out of one with these two, too.
 inline void device_reads(const cache::Page& page) {
-    static_cast<void>(page.flags.test(cache::PG_locked | cache::PG_dirty));
+    static_cast<void>(
+        page.flags.test(cache::PG_locked | cache::PG_dirty, std::memory_order_relaxed));
 }
 
 class Scenario {

@@ -13,7 +13,7 @@ bool looks_at_the_world(std::uint64_t nth) {
     return nth <= kEach || (nth & (nth - 1)) == 0;
 }
 
-// Those that see every final state, and hash what others would not.
+// Those that see every final state, with hashing on.
 bool counts_final_states(Method method) {
     return method == Method::kStateful || method == Method::kDpor;
 }
@@ -23,6 +23,11 @@ constexpr std::uint64_t kRunsPerLook = 64;
 constexpr std::chrono::milliseconds kReportEvery{200};
 
 }  // namespace
+
+bool is_limit(const std::string& stopped_by) {
+    return stopped_by == "time" || stopped_by == "user" || stopped_by == "executions" ||
+           stopped_by == "memory";
+}
 
 Search::Search(Session& in, Method method, std::chrono::steady_clock::time_point deadline)
     : session(in), deadline_(deadline), next_report_(start_ + kReportEvery) {
@@ -39,7 +44,7 @@ bool Search::may_go_on() {
     if (result.memory_bytes > session.options().memory_limit_bytes) {
         result.stopped_by = "memory";
     }
-    if (result.executions % kRunsPerLook != 0) {
+    if (runs_++ % kRunsPerLook != 0) {
         return result.stopped_by.empty();
     }
     const auto now = std::chrono::steady_clock::now();
@@ -64,7 +69,7 @@ bool Search::may_go_on() {
 }
 
 bool Search::knows_the_world() {
-    const std::uint64_t n = result.executions;
+    const std::uint64_t n = runs_;
     constexpr std::uint64_t kEvery = 4096;
     const bool looks = (n & (n - 1)) == 0 || n % kEvery == 0;
     if (looks && result.stopped_by.empty()) {
@@ -83,6 +88,7 @@ Verdict Search::ended(const std::vector<Turn>& turns, bool merged) {
     if (verdict == Verdict::kOk && counts_final_states(result.method)) {
         final_states_.insert(session.scheduler().state_hash());
         result.final_states = final_states_.size();
+        note_memory(final_states_.memory_bytes());
     }
     ++outcomes[session.outcome(verdict)];
     if (verdict == Verdict::kOk) {

@@ -33,7 +33,7 @@ public:
     // Whether this run is made from its start, though a state on its way was kept.
     [[nodiscard]] bool repeats_from_start() const {
         constexpr std::uint64_t kEvery = 256;
-        return result.executions % kEvery == 0;
+        return runs_ % kEvery == 0;
     }
     // A run that is broken off, or goes on where another was, leaves things half done. Whether all
     // of them are put back is looked at, often at first. False: they are not, and the search is
@@ -53,6 +53,7 @@ public:
     double estimate = 0;
 
 private:
+    std::uint64_t runs_ = 0;  // with those that end where nothing new can come
     StateSet final_states_;
     const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
     const std::chrono::steady_clock::time_point deadline_;
@@ -62,6 +63,8 @@ private:
 // SearchResult::stopped_by of a search that found out that it compared too little; it is made
 // again.
 inline constexpr const char* kStoppedToLearn = "learning";
+// Another try would come no further.
+bool is_limit(const std::string& stopped_by);
 
 // How many of the turns preempted a task that could have gone on; needs the tasks able at each
 // turn.

@@ -1,14 +1,18 @@
 // Source-DPOR with sleep sets: one run for every trace, that is, for every way in which operations
 // that matter to each other can be ordered.
 //
-// It knows neither states nor merging, only operations and when two of them commute (footprint.h):
-// so it is an independent witness against search_states. Each run is searched for races: two
-// operations of different tasks that do not commute, not ordered by anything between them, that
-// might have come the other way round. For each, a way to turn it round is left to be tried at the
-// fork before the first.
+// It merges no states, and keeps some only to go on from; it knows operations and when two of them
+// commute (footprint.h): so it is an independent witness against search_states. Each run is
+// searched for races: two operations of different tasks that do not commute, not ordered by
+// anything between them, that might have come the other way round. For each, a way to turn it round
+// is left to be tried at the fork before the first.
 //
-// The end of an object's life is a part of the step in which it comes; all that touches the object
-// matters to it, or a use after it would not be found.
+// The end of an object's life is a part of the step in which it comes, and so is the start of
+// another in its place; all that touches the object matters to it, or a use after it would not be
+// found.
+//
+// A run that is broken off, where an assertion fails, leaves the others' operations unknown: all
+// that could have gone on there are tried.
 //
 // What orders and what races (exploration.md 6): an unlock comes before the lock it lets in, and
 // that cannot be turned round; a lock races with the lock before it. The same for waking and
@@ -41,7 +45,7 @@ namespace wbfat::explore {
 
 namespace {
 
-using sync::Nanoseconds;
+using sync::sched::Failure;
 using sync::sched::kMaxTasks;
 using sync::sched::OpKind;
 using sync::sched::Pending;
@@ -59,7 +63,7 @@ void join(Clock& into, const Clock& from) {
 struct Step {
     int task = 0;
     Footprint print;
-    std::vector<const void*> killed{};
+    std::vector<const void*> deaths{};
     Clock before{};  // the task's
     Clock clock{};   // with the step itself
 };
@@ -67,7 +71,7 @@ struct Step {
 // A step as one of its objects has seen it.
 struct Touch {
     std::uint32_t step = 0;
-    bool kills = false;
+    bool is_death = false;
 };
 
 struct Earlier {
@@ -124,7 +128,7 @@ private:
             }
             const Step& step = steps_.back();
             clock_of(step.task) = step.before;
-            for (const void* object : step.killed) {
+            for (const void* object : step.deaths) {
                 touches_[object].pop_back();
             }
             if (step.print.object != nullptr) {
@@ -161,13 +165,18 @@ private:
     void run_once() {
         go_back();
         while (search_.result.stopped_by.empty()) {
-            const Nanoseconds now = scheduler_.now();
+            const std::uint64_t before = scheduler_.nr_timeouts();
             const std::uint32_t able = scheduler_.enabled();
-            if (scheduler_.now() != now) {
+            if (scheduler_.nr_timeouts() != before) {
                 begin_quiet();
             }
             if (able == 0 || scheduler_.nr_operations() > Session::kMaxOperations) {
                 races_of_the_unfinished();
+                const bool is_broken_off =
+                    scheduler_.failure().kind != Failure::Kind::kNone || able != 0;
+                if (is_broken_off && !path_.empty()) {
+                    path_.back().todo |= path_.back().able;
+                }
                 search_.ended(turns_, false);
                 ++search_.result.states;
                 return;
@@ -242,8 +251,8 @@ private:
         const Step& step = steps_.back();
         const Pending& next = scheduler_.pending(task);
         return !commute(footprint(next), step.print) ||
-               std::find(step.killed.begin(), step.killed.end(), next.object) !=
-                   step.killed.end() ||
+               std::find(step.deaths.begin(), step.deaths.end(), next.object) !=
+                   step.deaths.end() ||
                std::any_of(last.deaths.begin(), last.deaths.end(), [&](const Death& it) {
                    return it.task == task && it.object == step.print.object;
                });
@@ -253,7 +262,7 @@ private:
         const Pending op = scheduler_.pending(task);
         Step step{.task = task, .print = footprint(op), .before = clock_of(task)};
         do_turn(task);
-        step.killed = scheduler_.deaths();
+        step.deaths = scheduler_.deaths();
         step.clock = clock_after_races(step, op);
         const auto number = static_cast<std::uint32_t>(steps_.size());
         step.clock[static_cast<std::size_t>(task)] = number + 1;
@@ -261,7 +270,7 @@ private:
         if (op.object != nullptr) {
             touches_[op.object].push_back({number, false});
         }
-        for (const void* object : step.killed) {
+        for (const void* object : step.deaths) {
             touches_[object].push_back({number, true});
         }
         steps_.push_back(std::move(step));
@@ -285,28 +294,28 @@ private:
         earlier_.clear();
         if (const std::vector<Touch>* const all = touches_of(step.print.object)) {
             for (std::size_t i = all->size(); i-- > 0;) {
-                const auto [number, kills] = (*all)[i];
+                const auto [number, is_death] = (*all)[i];
                 const Step& other = steps_[number];
-                if (!kills && commute(other.print, step.print)) {
+                if (!is_death && commute(other.print, step.print)) {
                     continue;
                 }
-                const bool lets_in = !kills && other.task != step.task &&
+                const bool lets_in = !is_death && other.task != step.task &&
                                      (enables(other.print.kind, step.print.kind) ||
                                       brought_the_token(*all, i, step.print.kind));
                 earlier_.push_back({number, lets_in});
-                if (!lets_in && (kills || orders_all(other.print))) {
+                if (!lets_in && (is_death || orders_all(other.print))) {
                     break;  // all that comes before comes before this one, too
                 }
             }
         }
-        for (const void* object : step.killed) {
+        for (const void* object : step.deaths) {
             if (const std::vector<Touch>* const all = touches_of(object)) {
                 for (const Touch& it : *all) {
                     earlier_.push_back({it.step, false});
                 }
             }
         }
-        if (!step.killed.empty()) {
+        if (!step.deaths.empty()) {
             std::sort(earlier_.begin(), earlier_.end(), [](const Earlier& a, const Earlier& b) {
                 return a.step > b.step || (a.step == b.step && !a.lets_in && b.lets_in);
             });
@@ -342,11 +351,9 @@ private:
 
     // Whether a park would sleep without this unpark, the last on its parker.
     bool brought_the_token(const std::vector<Touch>& all, std::size_t at, OpKind kind) const {
-        const auto is_unpark = [&](std::size_t i) {
-            return steps_[all[i].step].print.kind == OpKind::kUnpark && !all[i].kills;
-        };
-        return kind == OpKind::kPark && at + 1 == all.size() && is_unpark(at) &&
-               (at == 0 || !is_unpark(at - 1));
+        const Footprint& print = steps_[all[at].step].print;
+        return kind == OpKind::kPark && at + 1 == all.size() && print.kind == OpKind::kUnpark &&
+               print.changed != 0;
     }
 
     // The first must have come before the second could run at all.
@@ -393,7 +400,9 @@ private:
         if ((initials & (fork.todo | fork.done)) == 0) {
             const std::uint32_t ways = initials & fork.able;
             if (ways == 0) {
-                fork.todo |= fork.able;  // never needed in theory; costs only time
+                // Who waits for what comes before `first` by no order: no way is needed, and all of
+                // them cost only time.
+                fork.todo |= fork.able;
             } else {
                 fork.todo |= (ways >> task & 1U) != 0 ? 1U << task : ways & (~ways + 1);
             }
@@ -415,7 +424,7 @@ private:
             Fork& fork = path_.back();
             fork.done |= 1U << fork.chosen;
             if (const std::size_t depth = path_.size() - 1; depth < steps_.size()) {
-                for (const void* object : steps_[depth].killed) {
+                for (const void* object : steps_[depth].deaths) {
                     fork.deaths.push_back({fork.chosen, object});
                 }
             }

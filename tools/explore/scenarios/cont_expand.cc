@@ -1,11 +1,11 @@
 // The bug of the mail as syzbot met it: ftruncate grows a file on a sync mount.
 //
 //   A FAT12 volume, mounted by the real fs/ on a device of the world. The file's one page is under
-//   writeback when the run starts, and CPU1 ends that. CPU3 grows the file within the page:
-//   fat_cont_expand dirties it with zeros, and once more where the new size lies within a block;
-//   then it writes the page, and waits under the page lock for the writeback before. CPU2 is the
-//   flusher's pass over the inode: between the two it starts the next one. IO ends all but the
-//   first.
+//   writeback when the run starts, and CPU1 ends that, or lets the device end it. CPU3 grows the
+//   file within the page: fat_cont_expand dirties it with zeros, and once more where the new size
+//   lies within a block; then it writes the page, and waits under the page lock for the writeback
+//   before. CPU2 is the flusher's pass over the inode: between the two it starts the next one. IO
+//   ends all others.
 //
 // With sync=1 CPU3 is the whole setattr of a sync mount: the walk twice, the directory entry, the
 // commit. With 0 the mount is not a sync one, and CPU3 does fat_cont_expand and its first walk by
@@ -52,7 +52,7 @@ public:
     explicit ContExpand(const Parameters& parameters)
         : sync_(parameters["sync"] != 0),
           flusher_(Flusher{parameters["flusher"]}),
-          apart_(parameters["apart"] != 0),
+          first_(First{parameters["first"]}),
           waits_(parameters["waits"] != 0) {}
     ~ContExpand() override {
         disk_.release();
@@ -68,18 +68,26 @@ public:
         make_file();
         disk_.hold();
         write_old_content();
-        static_cast<void>(cache::filemap_fdatawrite_range(mapping(), 0, cache::kLastByte));
+        if (first_ != First::kNone) {
+            static_cast<void>(cache::filemap_fdatawrite_range(mapping(), 0, cache::kLastByte));
+        }
         if (sync_) {
             BUG_ON(!volume_->remount(false, true, true).has_value());
         }
-        task("CPU1", sync::Role::kCompletion, "ends the first writeback",
-             [this] { apart_ ? disk_.complete_first() : disk_.release(); });
+        if (first_ == First::kNone) {
+            disk_.release();
+        } else {
+            const bool is_cpu = first_ == First::kCpu;
+            task("CPU1", sync::Role::kCompletion,
+                 is_cpu ? "ends the first writeback" : "lets the device go on",
+                 [this, is_cpu] { is_cpu ? disk_.complete_first() : disk_.release(); });
+        }
         if (flusher_ != Flusher::kNone) {
             task("CPU2", sync::Role::kFlusher, "writes the inode back", [this] { write_back(); });
         }
         task("CPU3", sync::Role::kSyncWriter, "grows the file by ftruncate", [this] {
             grown_ = grow().has_value();
-            was_on_disk_ = is_on_disk();
+            was_on_disk_ = waits_ && is_on_disk();
         });
     }
 
@@ -87,7 +95,7 @@ public:
         if (!grown_ || file_->i_size() != kNewSize) {
             return "the file did not grow";
         }
-        return (was_on_disk_ || !waits_) && is_on_disk()
+        return was_on_disk_ == waits_ && is_on_disk()
                    ? ""
                    : "ftruncate has returned, and a byte of the file is not on the disk";
     }
@@ -159,7 +167,6 @@ private:
         BUG_ON(!open.write(0, kOldSize, copy).has_value());
     }
 
-    // Looks at the device's memory, which is no operation.
     bool is_on_disk() {
         const auto bytes = disk_.bytes().subspan(place_);
         return std::all_of(bytes.begin(), bytes.begin() + kOldSize,
@@ -193,10 +200,11 @@ private:
     }
 
     enum class Flusher : unsigned { kNone, kWalk, kPass };
+    enum class First : unsigned { kNone, kDevice, kCpu };
 
     const bool sync_;
     const Flusher flusher_;
-    const bool apart_;
+    const First first_;
     const bool waits_;
     bool grown_ = false, was_on_disk_ = false;
     std::uint64_t place_ = 0;  // of the file's bytes on the device
@@ -215,7 +223,12 @@ ScenarioEntry cont_expand_scenario() {
                  .summary = "ftruncate grows a file of a sync mount beside the flusher",
                  .parameters = {{"sync", "whether it is all of a sync mount's setattr", 0, 0, 1},
                                 {"flusher", "what CPU2 does", 2, 0, 2, {"nothing", "walk", "pass"}},
-                                {"apart", "whether a CPU of its own ends the first write", 1, 0, 1},
+                                {"first",
+                                 "who ends the write that is under way",
+                                 2,
+                                 0,
+                                 2,
+                                 {"nobody", "device", "CPU"}},
                                 {"waits", "whether CPU3 waits for what it wrote", 1, 0, 1}},
                  .is_big = false,
                  .weight = 10},

@@ -106,7 +106,7 @@ void PageBed::make_cache(std::unique_ptr<cache::BlockDevice> device) {
 Page& PageBed::add_page(cache::pgoff_t index, Start start) {
     Page& page = *cache_->frames().alloc().value();
     page.index = index;
-    page.flags.fetch_or(cache::PG_uptodate);
+    page.flags.set(cache::PG_uptodate);
     page.mapping.store(mapping_.get());
     {
         bool out_of_memory = false;

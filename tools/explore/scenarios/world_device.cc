@@ -35,7 +35,7 @@ void WorldDevice::hold() {
     completion_ = Completion::kHeld;
 }
 
-bool WorldDevice::has_work_for_thread() {
+bool WorldDevice::claim_wake_up() {
     return completion_ == Completion::kOnThread && nr_queued_ > 0 && std::exchange(is_idle_, false);
 }
 
@@ -44,7 +44,7 @@ void WorldDevice::release() {
     {
         const sync::SpinLockGuard guard(lock_);
         completion_ = Completion::kOnThread;
-        wakes = has_work_for_thread();
+        wakes = claim_wake_up();
     }
     if (wakes) {
         work_.unpark();
@@ -58,7 +58,7 @@ void WorldDevice::complete_first() {
         const sync::SpinLockGuard guard(lock_);
         first = take_first();
         completion_ = Completion::kOnThread;
-        wakes = has_work_for_thread();
+        wakes = claim_wake_up();
     }
     if (wakes) {
         work_.unpark();
@@ -75,7 +75,7 @@ void WorldDevice::submit(cache::Bio& bio) {
         if (completion != Completion::kInSubmit) {
             BUG_ON(nr_queued_ == kMaxQueued, "more Bios in flight than a scenario should have");
             queue_[nr_queued_++] = &bio;
-            wakes = has_work_for_thread();
+            wakes = claim_wake_up();
         }
     }
     if (completion == Completion::kInSubmit) {
@@ -88,6 +88,9 @@ void WorldDevice::submit(cache::Bio& bio) {
 void WorldDevice::copy(cache::Bio& bio) {
     const int error = cache::check_bio(geometry_, bio);
     if (error == 0) {
+        if (bio.op != cache::BioOp::kRead) {
+            nr_written_.add(1, std::memory_order_relaxed);
+        }
         std::byte* place = bytes_.data() + bio.offset_bytes;
         for (const cache::BioSegment& segment : bio.segments) {
             const bool reading = bio.op == cache::BioOp::kRead;

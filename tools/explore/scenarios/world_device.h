@@ -10,6 +10,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,7 +45,9 @@ public:
     // the others. Requires: there is one.
     void complete_first();
 
-    std::span<std::byte> bytes() {
+    // What has been transferred by now. Races with transfers.
+    std::span<const std::byte> bytes() const {
+        static_cast<void>(nr_written_.load(std::memory_order_relaxed));
         return bytes_;
     }
 
@@ -53,13 +56,14 @@ private:
 
     void copy(cache::Bio& bio);
     cache::Bio* take_first() REQUIRES(lock_);
-    // Who finds that there is wakes it: it sleeps, and nobody else has seen so.
-    bool has_work_for_thread() REQUIRES(lock_);
+    // True for one caller each time the thread has gone idle: he must unpark it.
+    bool claim_wake_up() REQUIRES(lock_);
     void run();
 
     const cache::DeviceGeometry geometry_;
     const std::string name_ = "disk";
     std::vector<std::byte> bytes_;
+    sync::Atomic<std::uint32_t> nr_written_{0};  // transfers to bytes_, which nobody else announces
 
     static constexpr std::size_t kMaxQueued = 8;
     sync::SpinLock lock_;
