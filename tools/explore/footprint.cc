@@ -7,9 +7,10 @@ namespace wbfat::explore {
 
 namespace {
 
-using sync::sched::kSeesAll;
 using sync::sched::OpKind;
 using sync::sched::Pending;
+
+constexpr std::uint64_t kAll = ~std::uint64_t{0};
 
 std::uint64_t value_of(const Pending& op) {
     std::uint64_t value = 0;
@@ -64,7 +65,6 @@ bool are_of_a_kind(OpKind a, OpKind b) {
 }  // namespace
 
 Footprint footprint(const Pending& op) {
-    constexpr std::uint64_t kAll = ~std::uint64_t{0};
     Footprint print{.kind = op.kind, .object = op.object, .seen = op.seen};
     if (op.object == nullptr) {
         return print;
@@ -133,7 +133,7 @@ bool commute(const Footprint& a, const Footprint& b) {
 }
 
 bool orders_all(const Footprint& print) {
-    return (print.seen & print.written & print.changed) == kSeesAll;
+    return (print.seen & print.written & print.changed) == kAll;
 }
 
 }  // namespace wbfat::explore
